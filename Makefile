@@ -1,0 +1,30 @@
+# make demo · make test · make lint · make benchmark: each makes .venv when it is missing.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: demo test lint benchmark
+
+demo: .venv/ready
+	$(RUN) tests/demo.py
+
+test: .venv/ready
+	$(RUN) -m pytest
+
+lint: .venv/ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+benchmark: .venv/ready
+	$(RUN) tests/benchmark.py
+
+# imaug brings opencv-python, which needs the libGL.so.1 that a server without a screen lacks. There
+# opencv-python-headless, which imaug brings too but the other overwrites, is put in its place.
+.venv/ready: requirements.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --requirement requirements.txt pytest==9.2.0 ruff==0.17.6
+	@$(RUN) -c 'import cv2' 2>/dev/null || { \
+	  $(RUN) -m pip uninstall --quiet --yes opencv-python && \
+	  $(RUN) -m pip install --quiet --force-reinstall --no-deps 'opencv-python-headless<4.13'; }
+	@touch $@

@@ -1,0 +1,184 @@
+"""Example 1: see how well the trained network finds the object.
+
+    python example_1/evaluate_performance.py
+
+Prints the intersection over union (IoU) of the predicted and the true boxes, and draws them: a
+picture of each validation photo in predictions/, and the worst, middle and best of them in
+predictions.png. Red is the prediction, green the truth.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+import train_model
+from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv, to_boxes, to_corners
+
+WEIGHTS_FILE = None  # None: this example's best model; or the path of one
+IMAGES = None  # None: the CSVs' photos; or a folder, a file or a pattern such as "holiday/*.jpg"
+DEBUG = False  # True prints each photo's IoU and shows each picture, where there is a display
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def find_model_file():
+    """Return WEIGHTS_FILE or else the model file with the highest IoU in its name."""
+    if WEIGHTS_FILE is not None:
+        return ROOT / WEIGHTS_FILE
+    files = sorted(FOLDER.glob("model-*.keras"), key=lambda file: (file.stem, file.stat().st_mtime))
+    if not files:
+        sys.exit(f"No model in {FOLDER}: run train_model.py first.")
+    return files[-1]
+
+
+def load_model():
+    """Load the model and make sure that it fits the constants of train_model.py."""
+    file = find_model_file()
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # a broken file makes Keras raise errors of many kinds
+        sys.exit(f"{file} is no Keras model, or not there ({type(error).__name__}).")
+    size = train_model.IMAGE_SIZE
+    if model.input_shape != (None, size, size, 3) or model.output_shape != (None, 4):
+        sys.exit(
+            f"{file} was made for other constants: it takes {model.input_shape} and answers "
+            f"{model.output_shape}, IMAGE_SIZE is {size}. Train again, or set WEIGHTS_FILE."
+        )
+    print(f"Model: {file}")
+    return model
+
+
+def print_statistics(ious_by_name):
+    """Print a line of statistics for each array of IoUs."""
+    print(f"{'IoU':12} photos   mean  median  lowest  highest  above 0.5  above 0.75")
+    for name, ious in ious_by_name.items():
+        print(
+            f"{name:12} {len(ious):6} {ious.mean():6.3f} {np.median(ious):7.3f} {ious.min():7.3f} "
+            f"{ious.max():8.3f} {np.mean(ious > 0.5):10.1%} {np.mean(ious > 0.75):11.1%}"
+        )
+
+
+def draw_boxes(photo, predicted, true=None, label=""):
+    """Draw the true box in green, the predicted one in red, and a label, into a photo.
+
+    Boxes are corners in the photo's pixels: xmin, ymin, xmax, ymax.
+    """
+    draw = ImageDraw.Draw(photo)
+    line_width = max(2, max(photo.size) // 200)
+    if true is not None:
+        draw.rectangle(list(map(float, true)), outline=GREEN, width=line_width)
+    draw.rectangle(list(map(float, predicted)), outline=RED, width=line_width)
+    font = ImageFont.load_default(max(12, max(photo.size) // 30))
+    draw.rectangle(draw.textbbox((4, 4), label, font), fill=(0, 0, 0))
+    draw.text((4, 4), label, (255, 255, 255), font)
+
+
+def draw_contact_sheet(pictures, ious):
+    """Draw the worst, middle and best pictures into predictions.png, four of each."""
+    order = np.argsort(ious, kind="stable")
+    middle = max(0, len(order) // 2 - 2)
+    rows = {"worst": order[:4], "middle": order[middle : middle + 4], "best": order[-4:][::-1]}
+    cell, text = 240, 20
+    sheet = Image.new("RGB", (4 * cell, text + 3 * (cell + text)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw.text((6, 2), "red: predicted box, green: true box", "black", font)
+    for row, (name, chosen) in enumerate(rows.items()):
+        for column, index in enumerate(chosen):
+            left, top = column * cell, text + row * (cell + text)
+            label = f"{name}: IoU {ious[index]:.2f} {pictures[index].stem}"
+            draw.text((left + 6, top + 2), label[:34], "black", font)
+            with Image.open(pictures[index]) as picture:
+                picture.thumbnail((cell - 8, cell - 8))
+                sheet.paste(picture, (left + 4, top + text))
+    sheet.save(FOLDER / "predictions.png")
+
+
+def show(picture, title):
+    """Show a picture in a window until it is closed; do nothing without a display."""
+    if plt.get_backend().lower() != "agg":  # what matplotlib falls back to without a display
+        plt.figure(title)
+        plt.imshow(picture)
+        plt.axis("off")
+        plt.show()
+
+
+def draw_pictures(paths, predicted, true=None, ious=None):
+    """Write a picture of each photo at its full size into predictions/; return their files.
+
+    Args:
+        paths: n photos.
+        predicted: (n, 4), corners in each photo's pixels.
+        true: likewise, or None.
+        ious: (n,), or None.
+    """
+    folder = FOLDER / "predictions"
+    folder.mkdir(exist_ok=True)
+    for file in folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"):  # of an earlier evaluation
+        file.unlink()
+    files = []
+    for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
+        photo = load_photo(path)
+        label = "" if ious is None else f"IoU {ious[index]:.2f}"
+        draw_boxes(photo, predicted[index], None if true is None else true[index], label)
+        files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
+        photo.save(files[-1], quality=95, subsampling=0)
+        if DEBUG:
+            box = ", ".join(f"{corner:.0f}" for corner in predicted[index])
+            tqdm.write(f"{path}: {label} box {box}")
+            show(photo, path)
+    return files
+
+
+def evaluate_csvs(model):
+    """Print the statistics of both CSVs and draw the validation photos."""
+    ious = {}
+    for name in (train_model.TRAIN_CSV, train_model.VALIDATION_CSV):
+        paths, sizes, corners = read_csv(name)
+        dataset = PhotoDataset(paths, to_boxes(corners, sizes))
+        boxes = model.predict(dataset, verbose=0)
+        ious[Path(name).stem] = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
+    print_statistics(ious)
+    validation = list(ious.values())[-1]
+    files = draw_pictures(paths, to_corners(boxes, sizes), corners, validation)
+    draw_contact_sheet(files, validation)
+    print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
+
+
+def evaluate_images(model):
+    """Predict and draw the boxes of the photos that IMAGES names."""
+    folder = ROOT / IMAGES
+    pattern = (folder, "*") if folder.is_dir() else (ROOT, IMAGES)
+    paths, sizes = [], []
+    for file in [folder] if folder.is_file() else sorted(pattern[0].glob(pattern[1])):
+        try:
+            sizes.append(load_photo(file).size)
+            paths.append(file)
+        except OSError as error:
+            print(f"skipped {error}", file=sys.stderr)
+    if not paths:
+        sys.exit(f"IMAGES = {IMAGES!r} names no photo, seen from {ROOT}.")
+    boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))), verbose=0)
+    corners = to_corners(boxes, np.array(sizes))
+    for path, box in zip(paths, corners):
+        print(f"{path}: box from {box[0]:.0f}, {box[1]:.0f} to {box[2]:.0f}, {box[3]:.0f}")
+    draw_pictures(paths, corners)
+    print(f"Pictures: {FOLDER / 'predictions'}")
+
+
+def main():
+    """Evaluate the photos of the CSVs, or those that IMAGES names."""
+    train_model.check_constants()
+    model = load_model()
+    if IMAGES is None:
+        evaluate_csvs(model)
+    else:
+        evaluate_images(model)
+
+
+if __name__ == "__main__":
+    main()

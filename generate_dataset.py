@@ -1,0 +1,365 @@
+"""Turn photos and their Pascal VOC XMLs into train.csv and validation.csv.
+
+    python generate_dataset.py
+
+Edit the constants below, then run. Without photos, the Oxford-IIIT Pet Dataset is downloaded
+(O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar: Cats and Dogs, CVPR 2012).
+
+The CSVs have a row a photo: path,width,height,xmin,ymin,xmax,ymax,class_name,class_id. Boxes are in
+pixels of the upright photo, that is, with its EXIF orientation applied, as viewers and labelling
+tools show it. `path` starts at this file's folder.
+"""
+
+import csv
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter, namedtuple
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import ExifTags, Image, ImageDraw, ImageOps
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent  # all paths below are relative to this folder, or absolute
+
+DATASET_FOLDER = "images"  # the photos
+ANNOTATIONS_FOLDER = "annotations/xmls"  # their XMLs; XMLs beside the photos are found too
+DOWNLOAD = True  # get the Oxford-IIIT Pet Dataset when DATASET_FOLDER does not exist
+TRAIN_CSV = "train.csv"
+VALIDATION_CSV = "validation.csv"
+SPLIT_RATIO = 0.8  # share of the photos that is trained on, the others validate
+SEED = 0  # another number, another split and other augmented photos
+CLASS_FROM = "filename"  # "filename": Bengal_12.jpg is a Bengal; "object": the XML's <name>
+WORKERS = os.cpu_count()  # threads that check photos, processes that augment them
+
+AUGMENTATION = False  # True adds changed copies of the training photos to TRAIN_CSV
+AUGMENTATION_PER_IMAGE = 25  # tries for each photo; a try that cuts the box is dropped
+AUGMENTATION_DEBUG = False  # True draws the box on the copies: to look at, not to train on
+AUGMENTED_FOLDER = "augmented"  # where the copies go; older copies there are replaced
+AUGMENTED_SIZE = 224  # width and height of the copies in pixels
+
+ARCHIVES_ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets/"
+ARCHIVES = {  # name: MD5
+    "annotations.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
+    "images.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+}
+# A photo and its box: pixel corners in the upright photo, as in the CSVs.
+Row = namedtuple("Row", "path width height xmin ymin xmax ymax class_name")
+
+
+class UnusableError(Exception):
+    """Why an XML gives no row. Its arguments: a reason, which is counted, and a detail."""
+
+
+def check_constants():
+    """Stop with one line when a constant has a value that cannot work."""
+    for name, is_right, choices in (
+        ("SPLIT_RATIO", 0 < SPLIT_RATIO < 1, "a number between 0 and 1, such as 0.8"),
+        ("CLASS_FROM", CLASS_FROM in ("filename", "object"), '"filename" or "object"'),
+        ("WORKERS", WORKERS >= 1, "a whole number from 1"),
+        ("AUGMENTATION_PER_IMAGE", AUGMENTATION_PER_IMAGE >= 1, "a whole number from 1"),
+        ("AUGMENTED_SIZE", AUGMENTED_SIZE >= 32, "a whole number from 32"),
+        ("VALIDATION_CSV", VALIDATION_CSV != TRAIN_CSV, "another file than TRAIN_CSV"),
+    ):
+        if not is_right:
+            sys.exit(f"generate_dataset.py: {name} = {globals()[name]!r} must be {choices}.")
+    # Older copies are deleted, but nothing else is.
+    older = (ROOT / AUGMENTED_FOLDER).glob("*") if AUGMENTATION else []
+    if not all(re.fullmatch(r"\d{5,}_\d+\.jpg", file.name) for file in older):
+        sys.exit(f"AUGMENTED_FOLDER = {AUGMENTED_FOLDER!r} holds other files: name a new folder.")
+
+
+def get_dataset():
+    """Unpack the dataset's two archives: from ROOT if they lie there, else downloaded."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras  # slow to import, and not needed but here
+
+    # The photos last: a run that stops before them starts here again.
+    targets = {"annotations/xmls": ROOT / ANNOTATIONS_FOLDER, "images": ROOT / DATASET_FOLDER}
+    for (name, md5), (source, target) in zip(ARCHIVES.items(), targets.items()):
+        is_local = (ROOT / name).exists()
+        if target.exists():
+            continue
+        if not DOWNLOAD and not is_local:
+            sys.exit(f"No {target}, no {ROOT / name}: set the folder's name or DOWNLOAD = True.")
+        print(f"{target} does not exist: fetching the Oxford-IIIT Pet Dataset's {name}.")
+        # A failure leaves nothing behind: the half archive or dataset is in a temporary folder.
+        with tempfile.TemporaryDirectory(prefix="unpacking-", dir=ROOT) as folder:
+            try:
+                address = (ROOT / name).as_uri() if is_local else ARCHIVES_ADDRESS + name
+                check = {} if is_local else {"file_hash": md5}
+                place = {"cache_dir": folder, "cache_subdir": "."}
+                # Leaves out members of the archive that would land outside of the folder.
+                unpacked = keras.utils.get_file(name, address, extract=True, **check, **place)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(Path(unpacked) / source, target)
+            except Exception as error:  # Keras raises a bare Exception when there is no network
+                addresses = "".join(f"  {ARCHIVES_ADDRESS}{name}\n" for name in ARCHIVES)
+                sys.exit(
+                    f"Cannot download or unpack {name} ({error}).\n"
+                    f"Put these two files, whole, into {ROOT} and run again:\n{addresses}"
+                    "To see everything work on drawn photos, without a download: make demo"
+                )
+
+
+def find_xml_files():
+    """Return the XMLs' paths, sorted, so that the order of the file system does not matter."""
+    folders = (ROOT / ANNOTATIONS_FOLDER, ROOT / DATASET_FOLDER)
+    files = [file for folder in folders for file in sorted(folder.rglob("*.[xX][mM][lL]"))]
+    # Apple's ._ files are no XMLs, whatever their ending. One folder may lie in the other.
+    files = list(dict.fromkeys(file for file in files if not file.name.startswith("._")))
+    if not files:
+        sys.exit(f"No XML in {folders[0]} or {folders[1]}: set ANNOTATIONS_FOLDER.")
+    return files
+
+
+def read_numbers(element, tags):
+    """Return the numbers that an XML element has under `tags`."""
+    texts = ["" if element is None else element.findtext(tag, "").strip() for tag in tags]
+    if "" in texts:
+        raise UnusableError("no size or box", f"no {tags[texts.index('')]}")
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise UnusableError("a number is not a number", ", ".join(texts))
+    return numbers
+
+
+def fit_box(box, photo_size, xml_size):
+    """Return the box clipped to the photo; raise UnusableError when that is not all it needs."""
+    xmin, ymin, xmax, ymax = box
+    width, height = photo_size
+    detail = f"{xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} in {width} x {height} pixels"
+    if xmax < xmin or ymax < ymin:
+        raise UnusableError("the box is inverted", detail)
+    if xmin < -1 or ymin < -1 or xmax > width + 1 or ymax > height + 1:
+        if xml_size != photo_size:
+            raise UnusableError("the XML's size is not the photo's", f"{xml_size}; {detail}")
+        raise UnusableError("the box is outside of the photo", detail)
+    clipped = [round(min(max(edge, 0), end), 2) for edge, end in zip(box, (width, height) * 2)]
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        raise UnusableError("the box is empty", detail)
+    return clipped
+
+
+def check_photo(file):
+    """Decode a photo to its last line; return its upright [width, height], and if it is turned."""
+    if not file.is_file():
+        raise UnusableError("the photo is missing", file)
+    if file.stat().st_size == 0:
+        raise UnusableError("the photo is empty", file)
+    try:
+        with Image.open(file) as photo:
+            size = list(photo.size)
+            photo.draft("L", (1, 1))  # reads a JPEG to its end, but makes an eighth of it, in grey
+            photo.load()
+            is_turned = photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception as error:  # each of Pillow's decoders raises errors of its own
+        raise UnusableError("the photo does not decode", f"{file}: {error}") from error
+    return size[::-1] if is_turned else size, is_turned
+
+
+def read_row(xml_file):
+    """Return the row of one XML and how many objects it has; the row holds the largest."""
+    try:
+        annotation = ElementTree.parse(xml_file).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
+        raise UnusableError("not XML", error) from error
+    file_name = annotation.findtext("filename", "").strip()
+    if not file_name:
+        raise UnusableError("no file name")
+    dataset = Path(os.path.normpath(ROOT / DATASET_FOLDER))
+    photo_file = Path(os.path.normpath(dataset / file_name))
+    if dataset not in photo_file.parents:
+        raise UnusableError("the file name leaves DATASET_FOLDER", file_name)
+    xml_size = read_numbers(annotation.find("size"), ("width", "height"))
+    objects = []
+    for element in annotation.findall("object"):
+        box = read_numbers(element.find("bndbox"), ("xmin", "ymin", "xmax", "ymax"))
+        objects.append((box, element.findtext("name", "").strip()))
+    if not objects:
+        raise UnusableError("no size or box", "no object")
+    size, is_turned = check_photo(photo_file)
+    if is_turned and xml_size == size[::-1] != size:
+        raise UnusableError("the box was drawn on the photo as it lies, before its EXIF turn")
+    boxes = [(fit_box(box, size, xml_size), name) for box, name in objects]
+    box, name = max(boxes, key=lambda item: (item[0][2] - item[0][0]) * (item[0][3] - item[0][1]))
+    class_name = name if CLASS_FROM == "object" else photo_file.stem.rpartition("_")[0]
+    if not class_name:
+        raise UnusableError("no class", f"CLASS_FROM = {CLASS_FROM!r}")
+    path = photo_file.relative_to(ROOT) if ROOT in photo_file.parents else photo_file
+    return Row(path.as_posix(), *size, *box, class_name), len(objects)
+
+
+def read_rows(xml_files):
+    """Return the rows, sorted by path, and a Counter of what was skipped and why."""
+    rows, counts = {}, Counter()
+    # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
+    with ThreadPoolExecutor(WORKERS) as executor:
+        futures = [executor.submit(read_row, xml_file) for xml_file in xml_files]
+        progress = tqdm(futures, "checking photos", unit=" photos", leave=False)
+        for xml_file, future in zip(xml_files, progress):
+            try:
+                row, objects = future.result()
+                if row.path in rows:
+                    raise UnusableError("a second XML for the same photo", row.path)
+                rows[row.path] = row
+                counts["photos with several objects: the largest is taken"] += objects > 1
+            except UnusableError as error:
+                counts["skipped: " + error.args[0]] += 1
+                line = ": ".join(map(str, (f"skipped {xml_file}", *error.args)))
+                tqdm.write(line, file=sys.stderr)
+    return [rows[path] for path in sorted(rows)], +counts
+
+
+def split_rows(rows):
+    """Return training and validation rows, each class in both in the same proportion."""
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    counts = Counter(row.class_name for row in rows)
+    singles = [row for row in rows if counts[row.class_name] == 1]
+    others = [row for row in rows if counts[row.class_name] > 1]
+    if not others:
+        sys.exit("No class has two usable photos, to train and to validate. Old CSVs untouched.")
+    for row in singles:
+        print(f"warning: class {row.class_name} has one photo: it is trained on.", file=sys.stderr)
+    classes = len(counts) - len(singles)  # each side needs a photo of each
+    validation_size = len(others) - int(SPLIT_RATIO * len(others))
+    training, validation = train_test_split(
+        others,
+        test_size=min(max(validation_size, classes), len(others) - classes),
+        stratify=[row.class_name for row in others],
+        random_state=SEED,
+    )
+    return sorted(training + singles), sorted(validation)
+
+
+@lru_cache
+def create_augmenter():
+    """Return the imgaug sequence that changes a photo and its box."""
+    from imgaug import augmenters as iaa
+
+    zoom = [iaa.Affine(scale=(0.4, 1.6)), iaa.Crop(percent=(0, 0.2))]
+    flip = [iaa.Fliplr(0.5), iaa.Flipud(0.5)]
+    turn = [iaa.Sometimes(0.5, iaa.Affine(rotate=(-45, 45), shear=(-16, 16)))]
+    colour = [iaa.AddToHueAndSaturation((-30, 30)), iaa.Sometimes(0.1, iaa.AddToHue((-255, 255)))]
+    light = [iaa.Multiply((0.8, 1.2), per_channel=0.2), iaa.GaussianBlur((0, 1))]
+    return iaa.Sequential(zoom + flip + turn + colour + light)
+
+
+def start_worker(constants):
+    """Give a new process the constants as they are set now, and leave Ctrl-C to the first one."""
+    globals().update(constants)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def augment_photo(row, number, folder):
+    """Write the changed copies of one photo into `folder`; return their rows."""
+    from imgaug.augmentables import BoundingBox, BoundingBoxesOnImage
+
+    size = (AUGMENTED_SIZE, AUGMENTED_SIZE)
+    with Image.open(ROOT / row.path) as photo:
+        photo.draft(None, size)
+        photo = np.asarray(ImageOps.exif_transpose(photo).convert("RGB").resize(size))
+    scale = np.divide(size, (row.width, row.height))
+    box = BoundingBox(*(row.xmin, row.ymin) * scale, *(row.xmax, row.ymax) * scale)
+    augmenter = create_augmenter()
+    # From SEED and the photo's number, so that it does not matter which worker does it.
+    augmenter.seed_(int(np.random.SeedSequence([SEED, number]).generate_state(1)[0]))
+    copies, boxes = augmenter(
+        images=[photo] * AUGMENTATION_PER_IMAGE,
+        bounding_boxes=[BoundingBoxesOnImage([box], photo.shape)] * AUGMENTATION_PER_IMAGE,
+    )
+    rows = []
+    for index, (copy, (box,)) in enumerate(zip(copies, boxes)):
+        if not box.is_fully_within_image(copy):
+            continue
+        corners = [round(float(corner), 2) for corner in (box.x1, box.y1, box.x2, box.y2)]
+        copy, name = Image.fromarray(copy), f"{number:05d}_{index:02d}.jpg"
+        if AUGMENTATION_DEBUG:
+            ImageDraw.Draw(copy).rectangle(corners, outline=(0, 255, 0), width=2)
+        copy.save(folder / name, quality=90)
+        rows.append(Row(f"{AUGMENTED_FOLDER}/{name}", *size, *corners, row.class_name))
+    return rows
+
+
+def augment_photos(rows, folder):
+    """Write changed copies of all photos into `folder`; return their rows in a fixed order."""
+    try:
+        create_augmenter()
+    except ImportError as error:
+        advice = "pip uninstall --yes opencv-python; pip install --force-reinstall --no-deps"
+        sys.exit(f"imgaug does not load ({error}). {advice} 'opencv-python-headless<4.13'")
+    constants = {name: value for name, value in globals().items() if name.isupper()}
+    # A process that is forked from one with threads (TensorFlow's, say) can hang: spawn a new one.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, context, start_worker, (constants,)) as executor:
+        results = executor.map(augment_photo, rows, range(len(rows)), [folder] * len(rows))
+        progress = tqdm(results, "augmenting photos", len(rows), unit=" photos", leave=False)
+        return [row for rows_of_photo in progress for row in rows_of_photo]
+
+
+def write_csv(file, rows, class_ids):
+    """Write the rows under a header row."""
+    with open(file, "w", newline="", encoding="utf-8") as csv_file:
+        writer = csv.writer(csv_file, lineterminator="\n")
+        writer.writerow([*Row._fields, "class_id"])
+        for path, width, height, *corners, name in rows:
+            corners = [f"{corner:.10g}" for corner in corners]
+            writer.writerow([path, width, height, *corners, name, class_ids[name]])
+
+
+def print_summary(training, validation, counts):
+    """Print a table of the classes and the count of each reason."""
+    first, second = (Counter(row.class_name for row in rows) for rows in (training, validation))
+    print("  photos  training  validation  class")
+    for name in sorted(first):
+        print(f"{first[name] + second[name]:8}{first[name]:10}{second[name]:12}  {name}")
+    both = len(training) + len(validation)
+    print(f"{both:8}{len(training):10}{len(validation):12}  all classes")
+    for reason, count in sorted(counts.items()):
+        print(f"{count:8}  {reason}")
+
+
+def main():
+    """Read the XMLs, split the rows, augment if asked to, and replace both CSVs together."""
+    check_constants()
+    if not (ROOT / DATASET_FOLDER).is_dir():
+        get_dataset()
+    rows, counts = read_rows(find_xml_files())
+    training, validation = split_rows(rows)
+    class_ids = {name: index for index, name in enumerate(sorted({row.class_name for row in rows}))}
+    # All is made in a temporary folder and moved at the end: an interrupt leaves the old files.
+    with tempfile.TemporaryDirectory(prefix="generating-", dir=ROOT) as folder:
+        folder = Path(folder)
+        (folder / "new").mkdir()
+        copies = augment_photos(training, folder / "new") if AUGMENTATION else []
+        write_csv(folder / "train.csv", training + copies, class_ids)
+        write_csv(folder / "validation.csv", validation, class_ids)
+        if AUGMENTATION:
+            if (ROOT / AUGMENTED_FOLDER).exists():
+                (ROOT / AUGMENTED_FOLDER).rename(folder / "old")
+            (folder / "new").rename(ROOT / AUGMENTED_FOLDER)
+        os.replace(folder / "train.csv", ROOT / TRAIN_CSV)
+        os.replace(folder / "validation.csv", ROOT / VALIDATION_CSV)
+    print_summary(training, validation, counts)
+    print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies of them.")
+    print(f"{VALIDATION_CSV}: {len(validation)} photos. Next: python example_1/train_model.py")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the CSVs are as they were before.")

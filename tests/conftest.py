@@ -1,0 +1,53 @@
+"""What the tests share: a temporary copy of the scripts, with drawn pets beside them."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import draw_pets
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a folder with a copy of the scripts and no photos."""
+    shutil.copy(REPOSITORY / "generate_dataset.py", tmp_path)
+    for example in REPOSITORY.glob("example_*"):
+        (tmp_path / example.name).mkdir()
+        for script in example.glob("*.py"):
+            shutil.copy(script, tmp_path / example.name)
+    return tmp_path
+
+
+@pytest.fixture
+def pets(project):
+    """Return `project` with 30 drawn pets of three breeds and their XMLs."""
+    draw_pets.draw_dataset(project, 30)
+    return project
+
+
+@pytest.fixture
+def load_script(project, monkeypatch):
+    """Return a function that imports a script of `project` anew, by its path without `.py`."""
+
+    def load(script):
+        folder, _, name = script.rpartition("/")
+        monkeypatch.syspath_prepend(project / folder)
+        for module in ("generate_dataset", "train_model", "evaluate_performance"):
+            if module == name or module == "train_model":
+                monkeypatch.delitem(sys.modules, module, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+@pytest.fixture
+def generate_dataset(load_script):
+    """Return the imported copy of generate_dataset.py, with two workers."""
+    module = load_script("generate_dataset")
+    module.WORKERS = 2
+    return module
