@@ -62,20 +62,26 @@ class UnusableError(Exception):
 
 def check_constants():
     """Stop with one line when a constant has a value that cannot work."""
-    for name, is_right, choices in (
-        ("SPLIT_RATIO", 0 < SPLIT_RATIO < 1, "a number between 0 and 1, such as 0.8"),
-        ("CLASS_FROM", CLASS_FROM in ("filename", "object"), '"filename" or "object"'),
-        ("WORKERS", WORKERS >= 1, "a whole number from 1"),
-        ("AUGMENTATION_PER_IMAGE", AUGMENTATION_PER_IMAGE >= 1, "a whole number from 1"),
-        ("AUGMENTED_SIZE", AUGMENTED_SIZE >= 32, "a whole number from 32"),
-        ("VALIDATION_CSV", VALIDATION_CSV != TRAIN_CSV, "another file than TRAIN_CSV"),
+    for name, kind, is_right, choices in (
+        ("SPLIT_RATIO", float, lambda value: 0 < value < 1, "between 0 and 1, such as 0.8"),
+        ("SEED", int, lambda value: 0 <= value < 2**32, "a whole number from 0"),
+        ("CLASS_FROM", str, ("filename", "object").__contains__, '"filename" or "object"'),
+        ("WORKERS", int, lambda value: value >= 1, "a whole number from 1"),
+        ("AUGMENTATION_PER_IMAGE", int, lambda value: value >= 1, "a whole number from 1"),
+        ("AUGMENTED_SIZE", int, lambda value: value >= 32, "a whole number from 32"),
+        ("AUGMENTED_FOLDER", str, can_be_replaced, "a new folder: this holds other files"),
+        ("VALIDATION_CSV", str, lambda value: ROOT / value != ROOT / TRAIN_CSV, "not TRAIN_CSV"),
     ):
-        if not is_right:
-            sys.exit(f"generate_dataset.py: {name} = {globals()[name]!r} must be {choices}.")
-    # Older copies are deleted, but nothing else is.
-    older = (ROOT / AUGMENTED_FOLDER).glob("*") if AUGMENTATION else []
-    if not all(re.fullmatch(r"\d{5,}_\d+\.jpg", file.name) for file in older):
-        sys.exit(f"AUGMENTED_FOLDER = {AUGMENTED_FOLDER!r} holds other files: name a new folder.")
+        value = globals()[name]
+        if not isinstance(value, kind) or not is_right(value):
+            sys.exit(f"generate_dataset.py: {name} = {value!r} must be {choices}.")
+
+
+def can_be_replaced(folder):
+    """Return whether an AUGMENTED_FOLDER has nothing but copies of an earlier run."""
+    files = [ROOT / folder, *(ROOT / folder).glob("*")][(ROOT / folder).is_dir() :]
+    is_ours = [re.fullmatch(r"\d{5,}_\d+\.jpg", file.name) for file in files if file.exists()]
+    return all(is_ours) or not AUGMENTATION
 
 
 def get_dataset():
@@ -155,15 +161,17 @@ def fit_box(box, photo_size, xml_size):
 
 def check_photo(file):
     """Decode a photo to its last line; return its upright [width, height], and if it is turned."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UnusableError("the photo is missing", file)
-    if file.stat().st_size == 0:
+    if os.path.getsize(file) == 0:
         raise UnusableError("the photo is empty", file)
     try:
         with Image.open(file) as photo:
             size = list(photo.size)
             photo.draft("L", (1, 1))  # reads a JPEG to its end, but makes an eighth of it, in grey
             photo.load()
+            if photo.mode.startswith("I;16"):
+                raise ValueError("it has 16 bits a channel, save it with 8")
             is_turned = photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         raise UnusableError("the photo does not decode", f"{file}: {error}") from error
@@ -179,9 +187,9 @@ def read_row(xml_file):
     file_name = annotation.findtext("filename", "").strip()
     if not file_name:
         raise UnusableError("no file name")
-    dataset = Path(os.path.normpath(ROOT / DATASET_FOLDER))
-    photo_file = Path(os.path.normpath(dataset / file_name))
-    if dataset not in photo_file.parents:
+    folder = os.path.normpath(ROOT / DATASET_FOLDER) + os.sep
+    photo_file = os.path.normpath(folder + file_name)
+    if not photo_file.startswith(folder) or os.path.isabs(file_name):
         raise UnusableError("the file name leaves DATASET_FOLDER", file_name)
     xml_size = read_numbers(annotation.find("size"), ("width", "height"))
     objects = []
@@ -195,31 +203,45 @@ def read_row(xml_file):
         raise UnusableError("the box was drawn on the photo as it lies, before its EXIF turn")
     boxes = [(fit_box(box, size, xml_size), name) for box, name in objects]
     box, name = max(boxes, key=lambda item: (item[0][2] - item[0][0]) * (item[0][3] - item[0][1]))
-    class_name = name if CLASS_FROM == "object" else photo_file.stem.rpartition("_")[0]
+    class_name = name if CLASS_FROM == "object" else Path(file_name).stem.rpartition("_")[0]
     if not class_name:
         raise UnusableError("no class", f"CLASS_FROM = {CLASS_FROM!r}")
-    path = photo_file.relative_to(ROOT) if ROOT in photo_file.parents else photo_file
-    return Row(path.as_posix(), *size, *box, class_name), len(objects)
+    path = photo_file.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
+    return Row(path, *size, *box, class_name), len(objects)
+
+
+def in_parallel(executor, description, function, *jobs):
+    """Yield the results of function in the order of `jobs`, with a progress bar."""
+    try:
+        results = executor.map(function, *jobs)
+        yield from tqdm(results, description, len(jobs[0]), unit=" photos", leave=False)
+    finally:
+        executor.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not done
+
+
+def read_row_or_error(xml_file):
+    """Return what read_row returns or raises: one bad XML is no reason to stop."""
+    try:
+        return read_row(xml_file)
+    except UnusableError as error:
+        return error
 
 
 def read_rows(xml_files):
     """Return the rows, sorted by path, and a Counter of what was skipped and why."""
     rows, counts = {}, Counter()
     # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
-    with ThreadPoolExecutor(WORKERS) as executor:
-        futures = [executor.submit(read_row, xml_file) for xml_file in xml_files]
-        progress = tqdm(futures, "checking photos", unit=" photos", leave=False)
-        for xml_file, future in zip(xml_files, progress):
-            try:
-                row, objects = future.result()
-                if row.path in rows:
-                    raise UnusableError("a second XML for the same photo", row.path)
-                rows[row.path] = row
-                counts["photos with several objects: the largest is taken"] += objects > 1
-            except UnusableError as error:
-                counts["skipped: " + error.args[0]] += 1
-                line = ": ".join(map(str, (f"skipped {xml_file}", *error.args)))
-                tqdm.write(line, file=sys.stderr)
+    results = in_parallel(ThreadPoolExecutor(WORKERS), "checking", read_row_or_error, xml_files)
+    for xml_file, result in zip(xml_files, results):
+        if isinstance(result, tuple) and result[0].path in rows:
+            result = UnusableError("a second XML for the same photo", result[0].path)
+        if isinstance(result, tuple):
+            rows[result[0].path] = result[0]
+            counts["photos with several objects: the largest is taken"] += result[1] > 1
+        else:
+            counts["skipped: " + result.args[0]] += 1
+            line = ": ".join(map(str, (f"skipped {xml_file}", *result.args)))
+            tqdm.write(line, file=sys.stderr)
     return [rows[path] for path in sorted(rows)], +counts
 
 
@@ -242,6 +264,11 @@ def split_rows(rows):
         stratify=[row.class_name for row in others],
         random_state=SEED,
     )
+    # Stratification rounds, and may leave a rare class out on one side: move a photo of it there.
+    for few, many in ((training, validation), (validation, training)):
+        for name in sorted({row.class_name for row in many} - {row.class_name for row in few}):
+            few.append(next(row for row in many if row.class_name == name))
+            many.remove(few[-1])
     return sorted(training + singles), sorted(validation)
 
 
@@ -304,10 +331,11 @@ def augment_photos(rows, folder):
     constants = {name: value for name, value in globals().items() if name.isupper()}
     # A process that is forked from one with threads (TensorFlow's, say) can hang: spawn a new one.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, context, start_worker, (constants,)) as executor:
-        results = executor.map(augment_photo, rows, range(len(rows)), [folder] * len(rows))
-        progress = tqdm(results, "augmenting photos", len(rows), unit=" photos", leave=False)
-        return [row for rows_of_photo in progress for row in rows_of_photo]
+    executor = ProcessPoolExecutor(WORKERS, context, start_worker, (constants,))
+    jobs = (rows, range(len(rows)), [folder] * len(rows))
+    return [
+        row for rows in in_parallel(executor, "augmenting", augment_photo, *jobs) for row in rows
+    ]
 
 
 def write_csv(file, rows, class_ids):
@@ -344,6 +372,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="generating-", dir=ROOT) as folder:
         folder = Path(folder)
         (folder / "new").mkdir()
+        for output in (AUGMENTED_FOLDER, TRAIN_CSV, VALIDATION_CSV):
+            (ROOT / output).parent.mkdir(parents=True, exist_ok=True)
         copies = augment_photos(training, folder / "new") if AUGMENTATION else []
         write_csv(folder / "train.csv", training + copies, class_ids)
         write_csv(folder / "validation.csv", validation, class_ids)

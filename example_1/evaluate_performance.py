@@ -86,12 +86,12 @@ def draw_contact_sheet(pictures, ious):
     cell, text = 240, 20
     sheet = Image.new("RGB", (4 * cell, text + 3 * (cell + text)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((6, 2), "red: predicted box, green: true box", "black", font)
+    draw.text((6, 2), "IoU of each photo. Red: predicted box, green: true box.", "black", font)
     for row, (name, chosen) in enumerate(rows.items()):
         for column, index in enumerate(chosen):
             left, top = column * cell, text + row * (cell + text)
-            label = f"{name}: IoU {ious[index]:.2f} {pictures[index].stem}"
-            draw.text((left + 6, top + 2), label[:34], "black", font)
+            label = f"{name}: {ious[index]:.2f} {pictures[index].stem.partition('_')[2]}"
+            draw.text((left + 6, top + 2), label[:32], "black", font)
             with Image.open(pictures[index]) as picture:
                 picture.thumbnail((cell - 8, cell - 8))
                 sheet.paste(picture, (left + 4, top + text))

@@ -159,6 +159,12 @@ class PhotoDataset(keras.utils.PyDataset):
             self.random.shuffle(self.order)
 
 
+def create_dataset(csv_name, shuffle=False):
+    """Return the PhotoDataset of a CSV."""
+    paths, sizes, corners = read_csv(csv_name)
+    return PhotoDataset(paths, to_boxes(corners, sizes), shuffle)
+
+
 def to_boxes(corners, sizes):
     """Turn corners (n, 4) in photos of `sizes` (n, 2) into what the network learns (n, 4)."""
     scale = IMAGE_SIZE / sizes
@@ -223,19 +229,13 @@ def iou(y_true, y_pred):
 def draw_curves(history):
     """Draw loss and IoU of training and validation over the epochs into curves.png."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "iou")):
+    for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "iou"), ("log", "linear")):
         axes.plot(history[name], label="training")
         axes.plot(history[f"val_{name}"], label="validation")
-        axes.set(xlabel="epoch", ylabel=name)
+        axes.set(xlabel="epoch", ylabel=name, yscale=scale)
         axes.legend()
         axes.grid(alpha=0.3)
     figure.savefig(FOLDER / "curves.png")
-
-
-def create_dataset(csv_name, shuffle=False):
-    """Return the PhotoDataset of a CSV."""
-    paths, sizes, corners = read_csv(csv_name)
-    return PhotoDataset(paths, to_boxes(corners, sizes), shuffle)
 
 
 def main():

@@ -104,7 +104,7 @@ def draw_dataset(folder, count, seed=0):
     random = np.random.default_rng(seed)
     for index in range(count):
         breed = list(BREEDS)[index % len(BREEDS)]
-        width, height = (int(pixels) for pixels in random.integers(200, 400, 2))
+        width, height = (int(pixels) for pixels in random.integers(300, 501, 2))
         photo, box = draw_pet(random, breed, width, height)
         stem = f"{breed}_{index // len(BREEDS) + 1}"
         photo.save(images / f"{stem}.jpg", quality=90)
