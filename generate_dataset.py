@@ -22,6 +22,7 @@ import tempfile
 from collections import Counter, namedtuple
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -213,26 +214,29 @@ def read_row(xml_file):
 def in_parallel(executor, description, function, *jobs):
     """Yield the results of function in the order of `jobs`, with a progress bar."""
     try:
-        results = executor.map(function, *jobs)
-        yield from tqdm(results, description, len(jobs[0]), unit=" photos", leave=False)
+        yield from tqdm(executor.map(function, *jobs), description, len(jobs[0]), leave=False)
     finally:
         executor.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not done
 
 
-def read_row_or_error(xml_file):
-    """Return what read_row returns or raises: one bad XML is no reason to stop."""
-    try:
-        return read_row(xml_file)
-    except UnusableError as error:
-        return error
+def read_some(xml_files):
+    """Return (XML, what read_row returns or raises) for some XMLs, as one job for a thread."""
+    results = []
+    for xml_file in xml_files:
+        try:
+            results.append((xml_file, read_row(xml_file)))
+        except UnusableError as error:
+            results.append((xml_file, error))
+    return results
 
 
 def read_rows(xml_files):
     """Return the rows, sorted by path, and a Counter of what was skipped and why."""
     rows, counts = {}, Counter()
     # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
-    results = in_parallel(ThreadPoolExecutor(WORKERS), "checking", read_row_or_error, xml_files)
-    for xml_file, result in zip(xml_files, results):
+    jobs = [xml_files[start : start + 16] for start in range(0, len(xml_files), 16)]
+    results = in_parallel(ThreadPoolExecutor(WORKERS), "checking photos", read_some, jobs)
+    for xml_file, result in chain.from_iterable(results):
         if isinstance(result, tuple) and result[0].path in rows:
             result = UnusableError("a second XML for the same photo", result[0].path)
         if isinstance(result, tuple):
@@ -333,9 +337,8 @@ def augment_photos(rows, folder):
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(WORKERS, context, start_worker, (constants,))
     jobs = (rows, range(len(rows)), [folder] * len(rows))
-    return [
-        row for rows in in_parallel(executor, "augmenting", augment_photo, *jobs) for row in rows
-    ]
+    results = in_parallel(executor, "augmenting photos", augment_photo, *jobs)
+    return list(chain.from_iterable(results))
 
 
 def write_csv(file, rows, class_ids):

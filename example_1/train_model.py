@@ -49,18 +49,26 @@ SEED = 0
 
 def check_constants():
     """Stop with one line when a constant has a value that cannot work."""
-    for name, is_right, choices in (
-        ("IMAGE_SIZE", IMAGE_SIZE in (96, 128, 160, 192, 224), "96, 128, 160, 192 or 224"),
-        ("ALPHA", ALPHA in (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), "0.35, 0.5, 0.75, 1.0, 1.3 or 1.4"),
-        ("BATCH_NORM_MOMENTUM", 0 <= BATCH_NORM_MOMENTUM < 1, "a number from 0, below 1"),
-        ("EPOCHS", EPOCHS >= 1, "a whole number from 1"),
-        ("BATCH_SIZE", BATCH_SIZE >= 1, "a whole number from 1"),
-        ("LEARNING_RATE", LEARNING_RATE > 0, "a number above 0, such as 1e-3"),
-        ("PATIENCE", PATIENCE >= 1, "a whole number from 1"),
-        ("THREADS", THREADS >= 1, "a whole number from 1"),
+    number = (int, float)
+    for name, kind, is_right, choices in (
+        ("IMAGE_SIZE", int, (96, 128, 160, 192, 224).__contains__, "96, 128, 160, 192 or 224"),
+        (
+            "ALPHA",
+            number,
+            {0.35, 0.5, 0.75, 1, 1.3, 1.4}.__contains__,
+            "0.35, 0.5, 0.75, 1, 1.3, 1.4",
+        ),
+        ("BATCH_NORM_MOMENTUM", number, lambda value: 0 <= value < 1, "from 0 to below 1"),
+        ("EPOCHS", int, lambda value: value >= 1, "a whole number from 1"),
+        ("BATCH_SIZE", int, lambda value: value >= 1, "a whole number from 1"),
+        ("LEARNING_RATE", number, lambda value: value > 0, "a number above 0, such as 1e-3"),
+        ("PATIENCE", int, lambda value: value >= 1, "a whole number from 1"),
+        ("THREADS", int, lambda value: value >= 1, "a whole number from 1"),
+        ("SEED", int, lambda value: 0 <= value < 2**32, "a whole number from 0"),
     ):
-        if not is_right:
-            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {choices}.")
+        value = globals()[name]
+        if not isinstance(value, kind) or not is_right(value):
+            sys.exit(f"train_model.py: {name} = {value!r} must be {choices}.")
 
 
 def read_csv(name):

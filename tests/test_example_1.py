@@ -357,6 +357,8 @@ def message_of(function):
         ("LEARNING_RATE", 0),
         ("PATIENCE", 0),
         ("THREADS", 0),
+        ("THREADS", "2"),
+        ("SEED", -1),
     ],
 )
 def test_a_wrong_constant_is_named(train_model, constant, value):
