@@ -80,9 +80,9 @@ def check_constants():
 
 def can_be_replaced(folder):
     """Return whether an AUGMENTED_FOLDER has nothing but copies of an earlier run."""
-    files = [ROOT / folder, *(ROOT / folder).glob("*")][(ROOT / folder).is_dir() :]
-    is_ours = [re.fullmatch(r"\d{5,}_\d+\.jpg", file.name) for file in files if file.exists()]
-    return all(is_ours) or not AUGMENTATION
+    path = ROOT / folder
+    files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+    return not AUGMENTATION or all(re.fullmatch(r"\d{5,}_\d+\.jpg", file.name) for file in files)
 
 
 def get_dataset():
@@ -235,7 +235,9 @@ def read_rows(xml_files):
     rows, counts = {}, Counter()
     # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
     jobs = [xml_files[start : start + 16] for start in range(0, len(xml_files), 16)]
-    results = in_parallel(ThreadPoolExecutor(WORKERS), "checking photos", read_some, jobs)
+    results = in_parallel(
+        ThreadPoolExecutor(WORKERS), "checking, 16 photos a step", read_some, jobs
+    )
     for xml_file, result in chain.from_iterable(results):
         if isinstance(result, tuple) and result[0].path in rows:
             result = UnusableError("a second XML for the same photo", result[0].path)
@@ -330,14 +332,14 @@ def augment_photos(rows, folder):
     try:
         create_augmenter()
     except ImportError as error:
-        advice = "pip uninstall --yes opencv-python; pip install --force-reinstall --no-deps"
-        sys.exit(f"imgaug does not load ({error}). {advice} 'opencv-python-headless<4.13'")
+        advice = "pip uninstall --yes opencv-python && pip install --force-reinstall --no-deps"
+        sys.exit(f"imgaug does not load ({error}). Try: {advice} 'opencv-python-headless<4.13'")
     constants = {name: value for name, value in globals().items() if name.isupper()}
     # A process that is forked from one with threads (TensorFlow's, say) can hang: spawn a new one.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(WORKERS, context, start_worker, (constants,))
     jobs = (rows, range(len(rows)), [folder] * len(rows))
-    results = in_parallel(executor, "augmenting photos", augment_photo, *jobs)
+    results = in_parallel(executor, "augmenting, a photo a step", augment_photo, *jobs)
     return list(chain.from_iterable(results))
 
 

@@ -55,7 +55,7 @@ def main():
             dataset = Path(sys.argv[1]).resolve()
         else:
             dataset = folder
-            draw_pets.draw_dataset(folder, 1000)
+            draw_pets.draw_dataset(folder, 400)
         sys.path[:0] = [str(folder), str(folder / "example_1")]
         import cv2
 
