@@ -21,7 +21,6 @@ import sys
 import tempfile
 from collections import Counter, namedtuple
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
@@ -171,8 +170,8 @@ def check_photo(file):
             size = list(photo.size)
             photo.draft("L", (1, 1))  # reads a JPEG to its end, but makes an eighth of it, in grey
             photo.load()
-            if photo.mode.startswith("I;16"):
-                raise ValueError("it has 16 bits a channel, save it with 8")
+            if photo.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a channel, save it with 8")
             is_turned = photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         raise UnusableError("the photo does not decode", f"{file}: {error}") from error
@@ -278,7 +277,6 @@ def split_rows(rows):
     return sorted(training + singles), sorted(validation)
 
 
-@lru_cache
 def create_augmenter():
     """Return the imgaug sequence that changes a photo and its box."""
     from imgaug import augmenters as iaa

@@ -136,16 +136,17 @@ def draw_pictures(paths, predicted, true=None, ious=None):
 
 def evaluate_csvs(model):
     """Print the statistics of both CSVs and draw the validation photos."""
+    csvs = {"training": train_model.TRAIN_CSV, "validation": train_model.VALIDATION_CSV}
     ious = {}
-    for name in (train_model.TRAIN_CSV, train_model.VALIDATION_CSV):
-        paths, sizes, corners = read_csv(name)
+    for name, csv_name in csvs.items():
+        paths, sizes, corners = read_csv(csv_name)
         dataset = PhotoDataset(paths, to_boxes(corners, sizes))
         boxes = model.predict(dataset, verbose=0)
-        ious[Path(name).stem] = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
+        ious[name] = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
     print_statistics(ious)
-    validation = list(ious.values())[-1]
-    files = draw_pictures(paths, to_corners(boxes, sizes), corners, validation)
-    draw_contact_sheet(files, validation)
+    # What is left from the loop is the validation photos'.
+    files = draw_pictures(paths, to_corners(boxes, sizes), corners, ious[name])
+    draw_contact_sheet(files, ious[name])
     print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
 
 

@@ -249,7 +249,7 @@ def test_ious_of_the_evaluation_are_those_of_shapely(
 ):
     save_model(train_model)
     evaluate_performance.main()
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("train "))
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("training "))
     model = keras.models.load_model(train_model.FOLDER / "model-0.50.keras", compile=False)
     ious = []
     with open(csvs / "train.csv") as csv_file:
@@ -274,6 +274,17 @@ def test_boxes_are_drawn_where_they_are(evaluate_performance):
     assert photo.getpixel((40, 100)) == photo.getpixel((80, 150)) == (0, 255, 0)
     assert photo.getpixel((200, 110)) == photo.getpixel((80, 100)) == (128, 128, 128)
     assert np.asarray(photo)[:20, :60].max() == 255, "no label"
+
+
+@pytest.mark.parametrize(("backend", "windows"), [("TkAgg", 1), ("agg", 0)])
+def test_pictures_are_shown_where_there_is_a_display(
+    evaluate_performance, monkeypatch, backend, windows
+):
+    shown = []
+    monkeypatch.setattr(evaluate_performance.plt, "get_backend", lambda: backend)
+    monkeypatch.setattr(evaluate_performance.plt, "show", lambda: shown.append(1))
+    evaluate_performance.show(Image.new("RGB", (30, 20)), "photo")
+    assert len(shown) == windows
 
 
 def test_the_contact_sheet_has_the_worst_first(project, evaluate_performance):
