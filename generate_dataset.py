@@ -97,7 +97,10 @@ def get_dataset():
             continue
         if not DOWNLOAD and not is_local:
             sys.exit(f"No {target}, no {ROOT / name}: set the folder's name or DOWNLOAD = True.")
-        print(f"{target} does not exist: fetching the Oxford-IIIT Pet Dataset's {name}.")
+        print(f"No {target}: fetching {name} of the Oxford-IIIT Pet Dataset instead. If you meant")
+        print(
+            "your own photos: Ctrl-C, set DATASET_FOLDER and ANNOTATIONS_FOLDER, DOWNLOAD = False."
+        )
         # A failure leaves nothing behind: the half archive or dataset is in a temporary folder.
         with tempfile.TemporaryDirectory(prefix="unpacking-", dir=ROOT) as folder:
             try:
@@ -387,7 +390,12 @@ def main():
         os.replace(folder / "train.csv", ROOT / TRAIN_CSV)
         os.replace(folder / "validation.csv", ROOT / VALIDATION_CSV)
     print_summary(training, validation, counts)
-    print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies of them.")
+    tries = len(training) * AUGMENTATION_PER_IMAGE if AUGMENTATION else 0
+    print(
+        f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies ({tries} tries)."
+    )
+    if AUGMENTATION and AUGMENTATION_DEBUG:
+        print("AUGMENTATION_DEBUG drew the boxes on the copies: set it to False before you train.")
     print(f"{VALIDATION_CSV}: {len(validation)} photos. Next: python example_1/train_model.py")
 
 

@@ -33,16 +33,21 @@ def find_model_file():
     files = sorted(FOLDER.glob("model-*.keras"), key=lambda file: (file.stem, file.stat().st_mtime))
     if not files:
         sys.exit(f"No model in {FOLDER}: run train_model.py first.")
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    if newest != files[-1]:
+        print(f"warning: {newest} is newer: to evaluate it, set WEIGHTS_FILE.", file=sys.stderr)
     return files[-1]
 
 
 def load_model():
     """Load the model and make sure that it fits the constants of train_model.py."""
     file = find_model_file()
+    if not file.is_file():
+        sys.exit(f"WEIGHTS_FILE = {WEIGHTS_FILE!r} does not exist, seen from {ROOT}.")
     try:
         model = keras.models.load_model(file, compile=False)
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
-        sys.exit(f"{file} is no Keras model, or not there ({type(error).__name__}).")
+        sys.exit(f"{file} is no Keras model that can be loaded ({type(error).__name__}).")
     size = train_model.IMAGE_SIZE
     if model.input_shape != (None, size, size, 3) or model.output_shape != (None, 4):
         sys.exit(
@@ -129,7 +134,7 @@ def draw_pictures(paths, predicted, true=None, ious=None):
         photo.save(files[-1], quality=95, subsampling=0)
         if DEBUG:
             box = ", ".join(f"{corner:.0f}" for corner in predicted[index])
-            tqdm.write(f"{path}: {label} box {box}")
+            tqdm.write(f"{path}: {label or 'no true box'}, predicted box {box}")
             show(photo, path)
     return files
 

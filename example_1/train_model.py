@@ -56,7 +56,7 @@ def check_constants():
             "ALPHA",
             number,
             {0.35, 0.5, 0.75, 1, 1.3, 1.4}.__contains__,
-            "0.35, 0.5, 0.75, 1, 1.3, 1.4",
+            "0.35, 0.5, 0.75, 1, 1.3 or 1.4",
         ),
         ("BATCH_NORM_MOMENTUM", number, lambda value: 0 <= value < 1, "from 0 to below 1"),
         ("EPOCHS", int, lambda value: value >= 1, "a whole number from 1"),
@@ -205,7 +205,7 @@ def create_model():
             alpha=ALPHA,
         )
     except Exception as error:  # Keras raises a bare Exception when there is no network
-        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None starts with random ones.")
+        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -238,8 +238,9 @@ def draw_curves(history):
     """Draw loss and IoU of training and validation over the epochs into curves.png."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "iou"), ("log", "linear")):
-        axes.plot(history[name], label="training")
-        axes.plot(history[f"val_{name}"], label="validation")
+        epochs = range(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], label="training")
+        axes.plot(epochs, history[f"val_{name}"], label="validation")
         axes.set(xlabel="epoch", ylabel=name, yscale=scale)
         axes.legend()
         axes.grid(alpha=0.3)
@@ -276,8 +277,9 @@ def main():
     for file in files[:-1]:
         file.unlink()
     draw_curves(history.history)
-    print(f"{len(history.epoch)} epochs in {(time.time() - start) / 60:.1f} minutes. Evaluate with")
-    print("python example_1/evaluate_performance.py, which takes the best model; this one is")
+    print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
+    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest IoU of all")
+    print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
     print(files[-1])
 
 

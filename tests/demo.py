@@ -46,7 +46,7 @@ def main():
     evaluate_performance.main()
     print(
         "These were drawings. For real photos: python generate_dataset.py, which downloads the "
-        "Oxford-IIIT Pet Dataset, then python example_1/train_model.py and evaluate_performance.py."
+        "Oxford-IIIT Pet Dataset, then the two scripts in example_1: see README.md."
     )
 
 

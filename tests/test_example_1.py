@@ -339,7 +339,8 @@ def test_the_model_with_the_highest_iou_is_taken(csvs, train_model, evaluate_per
     for name in ("model-0.09.keras", "model-0.81.keras", "model-0.46.keras"):
         save_model(train_model, name)
     evaluate_performance.main()
-    assert "model-0.81.keras" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "model-0.81.keras" in captured.out and "model-0.46.keras is newer" in captured.err
     evaluate_performance.WEIGHTS_FILE = "example_1/model-0.46.keras"
     evaluate_performance.main()
     assert "model-0.46.keras" in capsys.readouterr().out
@@ -392,6 +393,11 @@ def test_no_model_yet(csvs, evaluate_performance):
 def test_a_file_that_is_no_model(csvs, evaluate_performance, content):
     (evaluate_performance.FOLDER / "model-0.99.keras").write_bytes(content)
     assert "model-0.99.keras" in message_of(evaluate_performance.main)
+
+
+def test_a_model_file_that_is_not_there(evaluate_performance):
+    evaluate_performance.WEIGHTS_FILE = "example_1/mine.keras"
+    assert "mine.keras" in message_of(evaluate_performance.main)
 
 
 def test_a_model_for_other_constants(csvs, train_model, evaluate_performance):
