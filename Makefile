@@ -1,8 +1,8 @@
-# make demo · make test · make lint · make benchmark: each makes .venv when it is missing.
+# make demo · test · lint · benchmark · results: each makes .venv when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint benchmark
+.PHONY: demo test lint benchmark results
 
 demo: .venv/ready
 	$(RUN) tests/demo.py
@@ -16,6 +16,9 @@ lint: .venv/ready
 
 benchmark: .venv/ready
 	$(RUN) tests/benchmark.py
+
+results: .venv/ready
+	$(RUN) tests/results.py
 
 # imaug brings opencv-python, which needs the libGL.so.1 that a server without a screen lacks. There
 # opencv-python-headless, which imaug brings too but the other overwrites, is put in its place.

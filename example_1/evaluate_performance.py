@@ -139,19 +139,22 @@ def draw_pictures(paths, predicted, true=None, ious=None):
     return files
 
 
+def predict_csv(model, csv_name):
+    """Return a CSV's paths, predicted and true corners (n, 4) in each photo's pixels, and IoUs."""
+    paths, sizes, corners = read_csv(csv_name)
+    dataset = PhotoDataset(paths, to_boxes(corners, sizes))
+    boxes = model.predict(dataset, verbose=0)
+    ious = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
+    return paths, to_corners(boxes, sizes), corners, ious
+
+
 def evaluate_csvs(model):
     """Print the statistics of both CSVs and draw the validation photos."""
-    csvs = {"training": train_model.TRAIN_CSV, "validation": train_model.VALIDATION_CSV}
-    ious = {}
-    for name, csv_name in csvs.items():
-        paths, sizes, corners = read_csv(csv_name)
-        dataset = PhotoDataset(paths, to_boxes(corners, sizes))
-        boxes = model.predict(dataset, verbose=0)
-        ious[name] = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
-    print_statistics(ious)
-    # What is left from the loop is the validation photos'.
-    files = draw_pictures(paths, to_corners(boxes, sizes), corners, ious[name])
-    draw_contact_sheet(files, ious[name])
+    training = predict_csv(model, train_model.TRAIN_CSV)
+    validation = predict_csv(model, train_model.VALIDATION_CSV)
+    *_, ious = validation
+    print_statistics({"training": training[-1], "validation": ious})
+    draw_contact_sheet(draw_pictures(*validation), ious)
     print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
 
 

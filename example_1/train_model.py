@@ -3,15 +3,18 @@
     python example_1/train_model.py
 
 The network answers with four numbers: the box's centre x, centre y, width and height, in pixels of
-the photo resized to IMAGE_SIZE x IMAGE_SIZE. It is a classifier without its top; one convolution as
-large as the last feature map takes the top's place. The loss is the mean squared error
+the photo resized to IMAGE_SIZE x IMAGE_SIZE. It is a classifier without its top. In the top's place
+each cell of the feature map votes for a box, and the weighted mean of the votes is the answer. The
+loss asks for boxes that overlap and for sides that are in the right place:
 
-    loss = 1/4 * sum((y_hat - y)^2)
+    loss = (1 - GIoU(y_hat, y)) + sum(|y_hat - y|) / IMAGE_SIZE
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
 """
 
 import csv
+import functools
+import inspect
 import os
 import sys
 import time
@@ -24,7 +27,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings about a GPU th
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.applications.mobilenet_v2 import MobileNetV2, preprocess_input
+from keras.applications import MobileNetV2 as Backbone
+from keras.applications.mobilenet_v2 import preprocess_input
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
@@ -38,37 +42,55 @@ IMAGE_SIZE = 96  # 96, 128, 160, 192 or 224 pixels
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 WEIGHTS = "imagenet"  # "imagenet", None (random) or the path of a .weights.h5 or .h5 file
 BATCH_NORM_MOMENTUM = 0.9  # 0 to 1; Keras's 0.999 needs thousands of steps to forget ImageNet
-EPOCHS = 75
-BATCH_SIZE = 32
+FREEZE = "none"  # "none", "some" (up to the last map of stride 8) or "all" of the backbone
+HEAD = "vote"  # "vote", or "conv" (2018): one convolution as large as the last map
+HEAD_BLOCKS = 0  # blocks before the head, 0 or more
+HEAD_BLOCK = "conv"  # "conv" (3x3, 1024 filters, as in YOLOv2) or "inverted_res" (MobileNetV2's)
+LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
+OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 1e-3
+SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+AUGMENT = True  # True changes each training photo anew in each epoch
+EPOCHS = 120
+BATCH_SIZE = 16
 PATIENCE = 50  # epochs without a better val_iou after which training stops
-THREADS = 2  # threads that read photos
+THREADS = 2  # threads that read and change photos
 INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
 SEED = 0
 
 
 def check_constants():
     """Stop with one line when a constant has a value that cannot work."""
-    number = (int, float)
-    for name, kind, is_right, choices in (
-        ("IMAGE_SIZE", int, (96, 128, 160, 192, 224).__contains__, "96, 128, 160, 192 or 224"),
-        (
-            "ALPHA",
-            number,
-            {0.35, 0.5, 0.75, 1, 1.3, 1.4}.__contains__,
-            "0.35, 0.5, 0.75, 1, 1.3 or 1.4",
-        ),
-        ("BATCH_NORM_MOMENTUM", number, lambda value: 0 <= value < 1, "from 0 to below 1"),
-        ("EPOCHS", int, lambda value: value >= 1, "a whole number from 1"),
-        ("BATCH_SIZE", int, lambda value: value >= 1, "a whole number from 1"),
-        ("LEARNING_RATE", number, lambda value: value > 0, "a number above 0, such as 1e-3"),
-        ("PATIENCE", int, lambda value: value >= 1, "a whole number from 1"),
-        ("THREADS", int, lambda value: value >= 1, "a whole number from 1"),
-        ("SEED", int, lambda value: 0 <= value < 2**32, "a whole number from 0"),
+
+    def check(name, is_right, choices):
+        if not is_right:
+            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {choices}.")
+
+    for name, choices in (
+        ("IMAGE_SIZE", (96, 128, 160, 192, 224)),
+        ("ALPHA", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+        ("FREEZE", ("none", "some", "all")),
+        ("HEAD", ("vote", "conv")),
+        ("HEAD_BLOCK", ("conv", "inverted_res")),
+        ("OPTIMIZER", ("adam", "adamw", "sgd")),
+        ("SCHEDULE", ("cosine", "plateau")),
+        ("AUGMENT", (True, False)),
+        ("INMEMORY", (True, False)),
     ):
         value = globals()[name]
-        if not isinstance(value, kind) or not is_right(value):
-            sys.exit(f"train_model.py: {name} = {value!r} must be {choices}.")
+        is_right = isinstance(value, (int, type(choices[0]))) and value in choices
+        check(name, is_right, "one of " + ", ".join(map(repr, choices)))
+    for name in ("HEAD_BLOCKS", "SEED", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
+        value, least = globals()[name], int(name not in ("HEAD_BLOCKS", "SEED"))
+        is_right = isinstance(value, int) and least <= value < 2**32
+        check(name, is_right, f"a whole number from {least}")
+    number = (int, float)
+    momentum, rate = BATCH_NORM_MOMENTUM, LEARNING_RATE
+    is_right = isinstance(momentum, number) and 0 <= momentum < 1
+    check("BATCH_NORM_MOMENTUM", is_right, "from 0 to below 1")
+    check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
+    is_right = isinstance(LOSS, str) and set(LOSS.split("+")) <= set(LOSSES)
+    check("LOSS", is_right, f"one of {', '.join(LOSSES)}, or a sum such as giou+l1")
 
 
 def read_csv(name):
@@ -120,16 +142,59 @@ def load_photo(file, image_size=None):
         raise OSError(f"{file} cannot be read: {error}") from error
 
 
+def augment(photo, box, random):
+    """Return a training photo and its box, changed at random.
+
+    A window of 0.6 to 1.2 times the photo that keeps 85 % of the box, or more, becomes the photo,
+    mirrored or not, with up to 40 % more or less brightness, contrast and saturation.
+
+    Args:
+        photo: (IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB.
+        box: (4,), as in PhotoDataset.
+        random: a NumPy generator.
+
+    Returns: a photo and a box, as given.
+    """
+    corners = np.array([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+    for _ in range(20):
+        size = IMAGE_SIZE * random.uniform(0.6, 1.2) * random.uniform(0.9, 1.1, 2)
+        start = (IMAGE_SIZE - size) * random.random(2)
+        kept = np.clip(corners, start, start + size)
+        if np.prod(kept[1] - kept[0]) >= 0.85 * np.prod(box[2:]):
+            break
+    else:  # a box as large as the photo can leave no such window
+        size, start, kept = np.full(2, IMAGE_SIZE), np.zeros(2), corners
+    minimum, maximum = (kept - start) * IMAGE_SIZE / size
+    if random.random() < 0.5:
+        start[0], size[0] = start[0] + size[0], -size[0]
+        minimum[0], maximum[0] = IMAGE_SIZE - maximum[0], IMAGE_SIZE - minimum[0]
+    (step_x, step_y), (left, top) = size / IMAGE_SIZE, start
+    brightness, contrast, saturation = random.uniform(0.6, 1.4, 3)
+    to_grey = np.full((3, 3), (0.299, 0.587, 0.114))  # ITU-R BT.601
+    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
+    colours = np.column_stack([colours, np.full(3, 128 * (1 - contrast))])
+    photo = Image.fromarray(photo).transform(
+        (IMAGE_SIZE, IMAGE_SIZE),
+        Image.Transform.AFFINE,
+        (step_x, 0, left, 0, step_y, top),
+        Image.Resampling.BILINEAR,
+        fillcolor=(128, 128, 128),
+    )
+    photo = np.asarray(photo.convert("RGB", colours.ravel().tolist()))
+    return photo, np.concatenate([(minimum + maximum) / 2, maximum - minimum])
+
+
 class PhotoDataset(keras.utils.PyDataset):
-    """Photos and their boxes, in batches; with `shuffle`, in another order each epoch.
+    """Photos and their boxes, in batches; with `training`, shuffled and changed each epoch.
 
     A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and boxes (batch, 4), float32:
     centre x, centre y, width, height in pixels of the resized photo.
     """
 
-    def __init__(self, paths, boxes, shuffle=False):
+    def __init__(self, paths, boxes, training=False):
         """Read the photos at once if INMEMORY, else make sure that they are there."""
-        super().__init__(workers=0 if INMEMORY else THREADS)
+        self.augment = training and AUGMENT
+        super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
         self.paths, self.boxes, self.photos = paths, boxes, None
         try:
             if INMEMORY:
@@ -145,8 +210,8 @@ class PhotoDataset(keras.utils.PyDataset):
                 Path(path).stat()
         except OSError as error:
             sys.exit(f"{error}. Was the photo moved? Run generate_dataset.py again.")
-        self.order = np.arange(len(paths))
-        self.random = np.random.default_rng(SEED) if shuffle else None
+        self.order, self.epoch = np.arange(len(paths)), 0
+        self.random = np.random.default_rng(SEED) if training else None
         self.on_epoch_end()
 
     def __len__(self):
@@ -156,21 +221,28 @@ class PhotoDataset(keras.utils.PyDataset):
     def __getitem__(self, index):
         """Return a batch; the last of an epoch may be smaller."""
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        boxes = self.boxes[chosen]
         if INMEMORY:
-            return self.photos[chosen], self.boxes[chosen]
-        photos = [np.asarray(load_photo(self.paths[i], IMAGE_SIZE)) for i in chosen]
-        return np.stack(photos), self.boxes[chosen]
+            photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
+        else:
+            photos = np.stack([load_photo(self.paths[i], IMAGE_SIZE) for i in chosen])
+        if self.augment:
+            random = np.random.default_rng((SEED, self.epoch, index))  # the same in any thread
+            changed = [augment(*pair, random) for pair in zip(photos, boxes)]
+            photos, boxes = (np.stack(arrays) for arrays in zip(*changed))
+        return photos, boxes.astype("float32")
 
     def on_epoch_end(self):
         """Shuffle, for the next epoch."""
+        self.epoch += 1
         if self.random is not None:
             self.random.shuffle(self.order)
 
 
-def create_dataset(csv_name, shuffle=False):
+def create_dataset(csv_name, training=False):
     """Return the PhotoDataset of a CSV."""
     paths, sizes, corners = read_csv(csv_name)
-    return PhotoDataset(paths, to_boxes(corners, sizes), shuffle)
+    return PhotoDataset(paths, to_boxes(corners, sizes), training)
 
 
 def to_boxes(corners, sizes):
@@ -188,30 +260,107 @@ def to_corners(boxes, sizes):
     return np.concatenate(corners, axis=1)
 
 
-def create_model():
-    """Return MobileNetV2 with one convolution in the place of its top.
+def create_backbone():
+    """Return a classifier without its top, frozen as FREEZE says.
 
     M. Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018.
 
-    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: (batch, 4), a box.
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: its last map.
     """
     inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
+    has_alpha = "alpha" in inspect.signature(Backbone).parameters  # EfficientNet's have none
     try:
-        backbone = MobileNetV2(
+        backbone = Backbone(
             input_tensor=preprocess_input(inputs),
             input_shape=inputs.shape[1:],  # chooses the file of ImageNet weights
             include_top=False,
             weights=WEIGHTS if WEIGHTS in ("imagenet", None) else str(ROOT / WEIGHTS),
-            alpha=ALPHA,
+            **({"alpha": ALPHA} if has_alpha else {}),
         )
     except Exception as error:  # Keras raises a bare Exception when there is no network
         sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
+    if FREEZE != "none":  # Keras then runs batch normalization in inference mode too
+        last = last_map(backbone.layers, 8) if FREEZE == "some" else backbone.output
+        keras.Model(inputs, last).trainable = False
+    return backbone
+
+
+def last_map(layers_in_order, stride):
+    """Return the last feature map of a stride: (batch, size, size, channels)."""
+    shape = (IMAGE_SIZE // stride, IMAGE_SIZE // stride)
+    return [layer.output for layer in layers_in_order if layer.output.shape[1:3] == shape][-1]
+
+
+def normalize(features):
+    """Return a map after batch normalization and ReLU6, as after MobileNetV2's convolutions."""
+    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(features))
+
+
+def add_block(features):
+    """Return a map after one more block of the kind HEAD_BLOCK."""
+    if HEAD_BLOCK == "conv":
+        return normalize(layers.Conv2D(1024, 3, padding="same", use_bias=False)(features))
+    wide = normalize(layers.Conv2D(960, 1, use_bias=False)(features))
+    wide = normalize(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(wide))
+    narrow = layers.Conv2D(320, 1, use_bias=False)(wide)
+    narrow = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(narrow)
+    return layers.Add()([features, narrow]) if features.shape == narrow.shape else narrow
+
+
+def vote(features, finer):
+    """Return the box that the cells of a map vote for, wherever the object is: (batch, 4).
+
+    Each cell says how far the sides of the box are from its centre, as in Z. Tian et al., FCOS:
+    fully convolutional one-stage object detection, ICCV 2019, and how sure it is. A softmax over
+    all cells turns the latter into weights; the answer is the weighted mean of the boxes.
+
+    Args:
+        features: (batch, size, size, channels), the last map.
+        finer: (batch, 2 size, 2 size, channels), an earlier map, which knows better where it is.
+    """
+    features = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(128, 1)(features))
+    features = layers.Add()([features, layers.Conv2D(128, 1)(finer)])
+    features = layers.SeparableConv2D(128, 3, padding="same")(normalize(features))
+    cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1, name="votes")(normalize(features)))
+    weights, distances = ops.softmax(cells[..., :1], axis=1), ops.sigmoid(cells[..., 1:])
+    ticks = (np.arange(finer.shape[1]) + 0.5) / finer.shape[1]
+    centres = np.stack(np.meshgrid(ticks, ticks) * 2, axis=-1).reshape(-1, 4).astype("float32")
+    outwards = np.array([-1, -1, 1, 1], "float32")
+    corners = ops.sum(weights * (distances * outwards + centres), axis=1)
+    minimum, maximum = corners[:, :2], corners[:, 2:]
+    return IMAGE_SIZE * ops.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
+
+
+def create_model():
+    """Return the backbone with HEAD_BLOCKS blocks and a head in the place of its top.
+
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: (batch, 4), a box.
+    """
+    backbone = create_backbone()
     features = backbone.output
-    box = layers.Conv2D(4, kernel_size=features.shape[1], name="box")(features)
-    return keras.Model(inputs, layers.Reshape((4,), name="coords")(box))
+    for _ in range(HEAD_BLOCKS):
+        features = add_block(features)
+    if HEAD == "vote":
+        return keras.Model(backbone.inputs[0], vote(features, last_map(backbone.layers, 16)))
+    # An empty box has no gradient, so the first answer is the middle of the photo.
+    start = keras.initializers.Constant(IMAGE_SIZE / 2)
+    box = layers.Conv2D(4, features.shape[1], bias_initializer=start, name="box")(features)
+    return keras.Model(backbone.inputs[0], layers.Reshape((4,), name="coords")(box))
+
+
+def areas(y_true, y_pred):
+    """Return the areas of intersection, union and smallest box around both: each (batch,)."""
+    boxes = ops.stack([y_true, y_pred])
+    half = ops.maximum(boxes[..., 2:], 0) / 2
+    minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
+    overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
+    around = ops.max(maximum, axis=0) - ops.min(minimum, axis=0)
+    intersection = ops.prod(ops.maximum(overlap, 0), axis=1)
+    union = ops.sum(ops.prod(2 * half, axis=2), axis=0) - intersection
+    return intersection, union, ops.prod(around, axis=1)
 
 
 def iou(y_true, y_pred):
@@ -226,12 +375,85 @@ def iou(y_true, y_pred):
 
     Returns: (batch,), 0 to 1.
     """
-    true_size, predicted_size = ops.maximum(y_true[:, 2:], 0), ops.maximum(y_pred[:, 2:], 0)
-    maximum = ops.minimum(y_true[:, :2] + true_size / 2, y_pred[:, :2] + predicted_size / 2)
-    minimum = ops.maximum(y_true[:, :2] - true_size / 2, y_pred[:, :2] - predicted_size / 2)
-    intersection = ops.prod(ops.maximum(maximum - minimum, 0), axis=1)
-    union = ops.prod(true_size, axis=1) + ops.prod(predicted_size, axis=1) - intersection
+    intersection, union, _ = areas(y_true, y_pred)
     return ops.clip(intersection / ops.maximum(union, keras.config.epsilon()), 0, 1)
+
+
+def giou(y_true, y_pred):
+    """Return the generalized IoU of each pair of boxes, which tells near from far at IoU 0 too.
+
+    H. Rezatofighi et al., Generalized intersection over union, CVPR 2019. Arguments as for `iou`.
+
+    Returns: (batch,), -1 to 1.
+    """
+    _, union, around = areas(y_true, y_pred)
+    return iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
+
+
+def ciou(y_true, y_pred):
+    """Return the complete IoU (Z. Zheng et al., Distance-IoU loss, AAAI 2020), as `giou` does."""
+    return keras.utils.bounding_boxes.compute_ciou(y_true, y_pred, "center_xywh")
+
+
+# Each takes y_true and y_pred, (batch, 4) in pixels, and returns (batch,).
+LOSSES = {
+    "mse": keras.losses.mean_squared_error,
+    "mae": keras.losses.mean_absolute_error,
+    "smooth_l1": keras.losses.huber,  # R. Girshick, Fast R-CNN, ICCV 2015
+    "log_mse": lambda y_true, y_pred: ops.mean(ops.log((y_true - y_pred) ** 2 + 1), axis=1),
+    "l1": lambda y_true, y_pred: ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE,
+    "giou": lambda y_true, y_pred: 1 - giou(y_true, y_pred),
+    "ciou": lambda y_true, y_pred: 1 - ciou(y_true, y_pred),
+}
+
+
+def loss(y_true, y_pred):
+    """Return the sum of the losses that LOSS names: (batch,)."""
+    return sum(LOSSES[name](y_true, y_pred) for name in LOSS.split("+"))
+
+
+def create_optimizer():
+    """Return the optimizer OPTIMIZER, which averages the weights of about 100 steps as well.
+
+    B. Polyak and A. Juditsky, Acceleration of stochastic approximation by averaging, 1992.
+    """
+    optimizers = {
+        "adam": keras.optimizers.Adam,
+        "adamw": functools.partial(keras.optimizers.AdamW, weight_decay=0.01),
+        "sgd": functools.partial(keras.optimizers.SGD, momentum=0.9),
+    }
+    return optimizers[OPTIMIZER](LEARNING_RATE, use_ema=True, ema_momentum=0.99)
+
+
+def create_schedule():
+    """Return the callback that sets the learning rate as SCHEDULE says.
+
+    I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
+    """
+    if SCHEDULE == "plateau":
+        return keras.callbacks.ReduceLROnPlateau("val_iou", mode="max", factor=0.2, patience=10)
+    warm_up = min(3, EPOCHS // 10)
+    cosine = keras.optimizers.schedules.CosineDecay(
+        0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
+    )  # by epoch: within each step it makes TensorFlow a quarter slower
+    return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
+
+
+def keep_frozen_maps(model, *datasets):
+    """Put the frozen part's maps in the place of photos that stay the same; return the rest.
+
+    Without a frozen part, with AUGMENT, or without INMEMORY, return the model itself.
+    """
+    if FREEZE == "none" or AUGMENT or not INMEMORY:
+        return model
+    frozen_layers = [layer for layer in model.layers if not layer.trainable]
+    strides = {"some": (8,), "all": (16, 32) if HEAD == "vote" else (32,)}[FREEZE]
+    maps = [last_map(frozen_layers, stride) for stride in strides]
+    frozen = keras.Model(model.input, maps)
+    for dataset in datasets:
+        predicted = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
+        dataset.photos = tuple(keras.tree.flatten(predicted))  # one map or two
+    return keras.Model(maps, model.output)
 
 
 def draw_curves(history):
@@ -251,22 +473,29 @@ def main():
     """Train, keep the best model and draw the curves. Ctrl-C ends the training early."""
     check_constants()
     keras.utils.set_random_seed(SEED)
-    training, validation = create_dataset(TRAIN_CSV, shuffle=True), create_dataset(VALIDATION_CSV)
+    training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
     model = create_model()
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), "mean_squared_error", metrics=[iou])
+    part = keep_frozen_maps(model, training, validation)
+    part.compile(create_optimizer(), loss, metrics=[iou])
     model_file = FOLDER / "model-{val_iou:.2f}.keras"
     history = keras.callbacks.History()
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        model_file, "val_iou", mode="max", save_best_only=True
+    )
+    checkpoint.set_model(model)
+    checkpoint.set_model = lambda part: None  # what is saved is the whole model
     callbacks = [
         history,
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.ModelCheckpoint(model_file, "val_iou", mode="max", save_best_only=True),
+        keras.callbacks.SwapEMAWeights(swap_on_epoch=True),  # for validation and for the file
+        checkpoint,
         keras.callbacks.EarlyStopping("val_iou", mode="max", patience=PATIENCE),
-        keras.callbacks.ReduceLROnPlateau("val_iou", mode="max", factor=0.2, patience=10),
+        create_schedule(),
         keras.callbacks.CSVLogger(FOLDER / "log.csv"),
     ]
     start = time.time()
     try:
-        model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
+        part.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
     except KeyboardInterrupt:
         print("\nInterrupted.")
     # The last model file is the best. The check leaves out one whose writing was interrupted.

@@ -85,16 +85,40 @@ def main():
         )
 
         train_model.WEIGHTS = None
-        dataset = train_model.create_dataset("train.csv", shuffle=True)
+        train_model.AUGMENT = False
+        plain = train_model.create_dataset("train.csv", training=True)
+        train_model.AUGMENT = True
+        augmented = train_model.create_dataset("train.csv", training=True)
         model = train_model.create_model()
-        model.compile("adam", "mean_squared_error", metrics=[train_model.iou])
-        photos = dataset.photos.astype("float32")
+        model.compile(train_model.create_optimizer(), train_model.loss, metrics=[train_model.iou])
+        photos = plain.photos.astype("float32")
         compare(
             "example_1 training from the CSV, INMEMORY, against model.fit on float arrays",
             len(photos),
-            lambda: model.fit(dataset, verbose=0),
-            lambda: model.fit(photos, dataset.boxes, train_model.BATCH_SIZE, verbose=0),
+            lambda: model.fit(plain, verbose=0),
+            lambda: model.fit(photos, plain.boxes, train_model.BATCH_SIZE, verbose=0),
         )
+        compare(
+            "the same with AUGMENT, against without it",
+            len(photos),
+            lambda: model.fit(augmented, verbose=0),
+            lambda: model.fit(plain, verbose=0),
+        )
+
+        train_model.AUGMENT, train_model.FREEZE = False, "all"
+        for train_model.HEAD in ("vote", "conv"):
+            plain = train_model.create_dataset("train.csv", training=True)
+            kept = train_model.create_dataset("train.csv", training=True)
+            model = train_model.create_model()
+            part = train_model.keep_frozen_maps(model, kept)
+            for trained in (model, part):
+                trained.compile(train_model.create_optimizer(), train_model.loss)
+            compare(
+                f"the same with FREEZE all, HEAD {train_model.HEAD}, maps kept, against not kept",
+                len(photos),
+                lambda part=part, kept=kept: part.fit(kept, verbose=0),
+                lambda model=model, plain=plain: model.fit(plain, verbose=0),
+            )
 
 
 if __name__ == "__main__":

@@ -51,3 +51,24 @@ def generate_dataset(load_script):
     module = load_script("generate_dataset")
     module.WORKERS = 2
     return module
+
+
+@pytest.fixture
+def train_model(load_script):
+    """Return the imported copy of example 1's train_model.py, set for a short run."""
+    module = load_script("example_1/train_model")
+    module.WEIGHTS, module.ALPHA, module.EPOCHS, module.BATCH_SIZE = None, 0.35, 2, 8
+    return module
+
+
+@pytest.fixture
+def evaluate_performance(train_model, load_script):
+    """Return the imported copy of evaluate_performance.py, beside `train_model`."""
+    return load_script("example_1/evaluate_performance")
+
+
+@pytest.fixture
+def csvs(pets, generate_dataset):
+    """Return `project` with drawn pets and their CSVs."""
+    generate_dataset.main()
+    return pets

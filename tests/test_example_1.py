@@ -19,27 +19,6 @@ import draw_pets
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 
 
-@pytest.fixture
-def train_model(load_script):
-    """Return the imported copy of example 1's train_model.py, set for a short run."""
-    module = load_script("example_1/train_model")
-    module.WEIGHTS, module.ALPHA, module.EPOCHS, module.BATCH_SIZE = None, 0.35, 2, 8
-    return module
-
-
-@pytest.fixture
-def evaluate_performance(train_model, load_script):
-    """Return the imported copy of evaluate_performance.py, beside `train_model`."""
-    return load_script("example_1/evaluate_performance")
-
-
-@pytest.fixture
-def csvs(pets, generate_dataset):
-    """Return `project` with drawn pets and their CSVs."""
-    generate_dataset.main()
-    return pets
-
-
 def corners_of(boxes):
     """Return corners of boxes given as centre and size, written apart from the scripts."""
     return [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in boxes]
@@ -133,8 +112,8 @@ def test_corners_stay_in_the_photo_and_in_order(train_model):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_each_epoch_has_every_photo_once_with_its_own_box(csvs, train_model, in_memory):
-    train_model.INMEMORY = in_memory
-    dataset = train_model.create_dataset("train.csv", shuffle=True)
+    train_model.INMEMORY, train_model.AUGMENT = in_memory, False
+    dataset = train_model.create_dataset("train.csv", training=True)
     with open(csvs / "train.csv") as csv_file:
         rows = list(csv.DictReader(csv_file))
     assert len(dataset) == 3 and len(rows) == 24
@@ -362,11 +341,26 @@ def message_of(function):
     ("constant", "value"),
     [
         ("IMAGE_SIZE", 100),
+        ("IMAGE_SIZE", 96.0),
         ("ALPHA", 0.4),
+        ("ALPHA", [1]),
         ("BATCH_NORM_MOMENTUM", 1),
+        ("BATCH_NORM_MOMENTUM", None),
+        ("FREEZE", "half"),
+        ("HEAD", "dense"),
+        ("HEAD_BLOCKS", -1),
+        ("HEAD_BLOCKS", 1.5),
+        ("HEAD_BLOCK", "res"),
+        ("LOSS", "iou"),
+        ("LOSS", "giou+"),
+        ("LOSS", ["giou"]),
+        ("OPTIMIZER", "rmsprop"),
+        ("SCHEDULE", "linear"),
+        ("AUGMENT", "yes"),
         ("EPOCHS", 0),
         ("BATCH_SIZE", 0),
         ("LEARNING_RATE", 0),
+        ("LEARNING_RATE", "1e-3"),
         ("PATIENCE", 0),
         ("THREADS", 0),
         ("THREADS", "2"),
@@ -475,14 +469,16 @@ def test_a_mistake_gives_exit_code_1_and_no_traceback(project, script):
 def test_ctrl_c_keeps_the_best_model_and_draws_the_curves(csvs):
     script = csvs / "example_1" / "train_model.py"
     text = script.read_text()
-    for old, new in (
-        ('WEIGHTS = "imagenet"', "WEIGHTS = None"),
-        ("ALPHA = 1.0", "ALPHA = 0.35"),
-        ("EPOCHS = 75", "EPOCHS = 5000"),
-        ("PATIENCE = 50", "PATIENCE = 5000"),
+    for constant, value in (
+        ("WEIGHTS", None),
+        ("ALPHA", 0.35),
+        ("EPOCHS", 5000),
+        ("PATIENCE", 5000),
     ):
-        assert old in text
-        text = text.replace(old, new)
+        text, count = re.subn(
+            rf"^{constant} = \S+", f"{constant} = {value}", text, flags=re.MULTILINE
+        )
+        assert count == 1
     script.write_text(text)
     process = start("example_1/train_model.py", csvs)
     deadline = time.monotonic() + 120

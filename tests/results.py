@@ -1,0 +1,240 @@
+"""Train what the README's two tables show, and rewrite the tables in place.
+
+make results                                # on ../shared/pets, or else on the download
+.venv/bin/python tests/results.py FOLDER    # on FOLDER/images and FOLDER/annotations/xmls
+
+Each run is a process on one core, and there are as many at once as there are cores. Finished runs
+are kept in results.csv, by their constants, and not trained again: stop and start as you like.
+"""
+
+import ast
+import csv
+import functools
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+RESULTS = TESTS / "results.csv"
+FIGURES = ("training", "validation", "above", "minutes")
+
+RECIPE_OF_2018 = {
+    "BATCH_NORM_MOMENTUM": 0.999,
+    "LOSS": "mse",
+    "AUGMENT": False,
+    "OPTIMIZER": "adam",
+    "SCHEDULE": "plateau",
+    "HEAD": "conv",
+    "BATCH_SIZE": 32,
+    "EPOCHS": 75,
+}
+GUIDELINE_EPOCHS = 40
+GUIDELINES = (  # what is said, and the constants that try it
+    ("the default constants, 40 epochs", {}),
+    ("no augmentation", {"AUGMENT": False}),
+    (
+        "25 copies by the generator instead, as many steps",
+        {"AUGMENT": False, "AUGMENTATION": True, "EPOCHS": 2},
+    ),
+    ("random weights", {"WEIGHTS": None}),
+    ("random weights, a narrower network", {"WEIGHTS": None, "ALPHA": 0.75}),
+    ("random weights, the narrowest network", {"WEIGHTS": None, "ALPHA": 0.35}),
+    ("freeze some of the backbone", {"FREEZE": "some"}),
+    ("freeze all of it", {"FREEZE": "all"}),
+    ("freeze all of it, maps kept", {"FREEZE": "all", "AUGMENT": False}),
+    ("one convolution as the head", {"HEAD": "conv"}),
+    ("3 blocks as in YOLOv2", {"HEAD_BLOCKS": 3}),
+    ("1 block of MobileNetV2", {"HEAD_BLOCKS": 1, "HEAD_BLOCK": "inverted_res"}),
+    ("3 blocks of MobileNetV2", {"HEAD_BLOCKS": 3, "HEAD_BLOCK": "inverted_res"}),
+    *((f"another loss: {loss}", {"LOSS": loss}) for loss in ("mse", "mae", "smooth_l1", "log_mse")),
+    *((f"another loss: {loss}", {"LOSS": loss}) for loss in ("giou", "ciou", "ciou+l1")),
+    ("Adam", {"OPTIMIZER": "adam"}),
+    ("SGD", {"OPTIMIZER": "sgd"}),
+    ("SGD with its own learning rate", {"OPTIMIZER": "sgd", "LEARNING_RATE": 1e-2}),
+    ("a learning rate that falls in steps", {"SCHEDULE": "plateau"}),
+    *((f"{size} photos in a batch", {"BATCH_SIZE": size}) for size in (8, 32, 64)),
+    *((f"photos of {size} pixels", {"IMAGE_SIZE": size}) for size in (160, 224)),
+)
+
+
+def steps():
+    """Return the first table's rows: the recipe of 2018, then one constant after the other."""
+    rows = [("the recipe of 2018", dict(RECIPE_OF_2018), (0, 1, 2))]
+    for constant, old in RECIPE_OF_2018.items():
+        constants = {name: value for name, value in rows[-1][1].items() if name != constant}
+        new = default_constants()[constant]
+        rows.append((f"`{constant}` from `{old!r}` to `{new!r}`", constants, (0, 1, 2)))
+    return rows
+
+
+def guidelines():
+    """Return the second table's rows."""
+    rows = []
+    for name, constants in GUIDELINES:
+        written = ", ".join(f"`{name} = {value!r}`" for name, value in constants.items())
+        constants = {"EPOCHS": GUIDELINE_EPOCHS, **constants}
+        rows.append((f"{name}: {written}".removesuffix(": "), constants, (0,)))
+    return rows
+
+
+def train(constants, seed, dataset):
+    """Generate, train and evaluate in a temporary copy of the scripts; print the figures."""
+    with tempfile.TemporaryDirectory(prefix="results-") as folder:
+        folder = Path(folder)
+        shutil.copy(REPOSITORY / "generate_dataset.py", folder)
+        (folder / "example_1").mkdir()
+        for script in (REPOSITORY / "example_1").glob("*.py"):
+            shutil.copy(script, folder / "example_1")
+        sys.path[:0] = [str(folder), str(folder / "example_1")]
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow
+
+            tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+        import evaluate_performance
+        import generate_dataset
+        import train_model
+
+        generate_dataset.WORKERS = train_model.THREADS = 1
+        if dataset is not None:
+            generate_dataset.DATASET_FOLDER = str(Path(dataset) / "images")
+            generate_dataset.ANNOTATIONS_FOLDER = str(Path(dataset) / "annotations" / "xmls")
+        generate_dataset.SEED = train_model.SEED = seed
+        for name, value in constants.items():
+            module = generate_dataset if name == "AUGMENTATION" else train_model
+            if not hasattr(module, name):
+                sys.exit(f"{name} is no constant.")
+            setattr(module, name, value)
+        generate_dataset.main()
+        start = time.perf_counter()
+        train_model.main()
+        minutes = (time.perf_counter() - start) / 60
+        model = evaluate_performance.load_model()
+        training, validation = (
+            evaluate_performance.predict_csv(model, csv_name)[-1]
+            for csv_name in (train_model.TRAIN_CSV, train_model.VALIDATION_CSV)
+        )
+        figures = (training.mean(), validation.mean(), (validation > 0.5).mean(), minutes)
+        print(json.dumps([round(float(figure), 4) for figure in figures]))
+
+
+@functools.cache
+def default_constants():
+    """Return the constants of train_model.py as they stand in the file."""
+    constants = {}
+    for node in ast.parse((REPOSITORY / "example_1" / "train_model.py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            constants[node.targets[0].id] = node.value.value
+    return constants
+
+
+def key(constants, seed):
+    """Return what a run is known by in results.csv: all its constants."""
+    constants = {**default_constants(), **constants, "SEED": seed}
+    return json.dumps(constants, sort_keys=True)
+
+
+def read_results():
+    """Return the figures of each finished run."""
+    if not RESULTS.exists():
+        return {}
+    with open(RESULTS, newline="", encoding="utf-8") as csv_file:
+        return {
+            row["constants"]: [float(row[figure]) for figure in FIGURES]
+            for row in csv.DictReader(csv_file)
+        }
+
+
+def write_table(name, rows, results):
+    """Put the rows that have results into the README, between the two comments of that name."""
+    lines = [
+        f"| {name} | runs | training IoU | validation IoU | above 0.5 | minutes |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, constants, seeds in rows:
+        runs = [results[key(constants, seed)] for seed in seeds if key(constants, seed) in results]
+        if runs:
+            training, validation, above, minutes = map(statistics.mean, zip(*runs))
+            lines.append(
+                f"| {title} | {len(runs)} | {training:.3f} | {validation:.3f} | {above:.0%} "
+                f"| {minutes:.1f} |"
+            )
+    readme = REPOSITORY / "README.md"
+    table = f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
+    text, count = re.subn(
+        rf"<!-- {name} -->.*?<!-- end -->", lambda _: table, readme.read_text(), flags=re.DOTALL
+    )
+    if count != 1:
+        sys.exit(f"README.md has no table <!-- {name} --> ... <!-- end -->.")
+    readme.write_text(text)
+
+
+def main():
+    """Train what is missing in results.csv and rewrite the tables after each run."""
+    shared = REPOSITORY.parent / "shared" / "pets"
+    dataset = sys.argv[1] if len(sys.argv) > 1 else str(shared) if shared.is_dir() else None
+    tables = {"how we got here": steps(), "the guidelines, tried": guidelines()}
+    results = read_results()
+    missing = {
+        key(constants, seed): (constants, seed)
+        for rows in tables.values()
+        for _, constants, seeds in rows
+        for seed in seeds
+    }
+    missing = [run for run_key, run in missing.items() if run_key not in results]
+    missing.sort(key=lambda run: run[1])  # a whole table of one seed comes first
+
+    def start(constants, seed):
+        job = json.dumps([constants, seed, dataset])
+        command = [sys.executable, __file__, "--train", job]
+        return constants, seed, subprocess.run(command, capture_output=True, text=True)
+
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        runs = [executor.submit(start, *run) for run in missing]
+        try:
+            for run in tqdm(runs, unit=" runs"):
+                constants, seed, done = run.result()
+                if done.returncode:
+                    tqdm.write(
+                        f"{constants}, seed {seed}: {(done.stderr.strip() or '?').splitlines()[-1]}"
+                    )
+                    failed += 1
+                    continue
+                figures = json.loads(done.stdout.splitlines()[-1])
+                is_new = not RESULTS.exists()
+                with open(RESULTS, "a", newline="", encoding="utf-8") as csv_file:
+                    writer = csv.writer(csv_file)
+                    if is_new:
+                        writer.writerow((*FIGURES, "constants"))
+                    writer.writerow((*figures, key(constants, seed)))
+                results = read_results()
+                for name, rows in tables.items():
+                    write_table(name, rows, results)
+        except KeyboardInterrupt:
+            executor.shutdown(cancel_futures=True)
+            sys.exit("Interrupted: start it again to go on.")
+    for name, rows in tables.items():
+        write_table(name, rows, results)
+    if failed:
+        sys.exit(f"{failed} runs failed.")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--train"]:
+        train(*json.loads(sys.argv[2]))
+    else:
+        main()
