@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from keras import layers
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv, t
 
 WEIGHTS_FILE = None  # None: this example's best model; or the path of one
 IMAGES = None  # None: the CSVs' photos; or a folder, a file or a pattern such as "holiday/*.jpg"
+MIRROR = True  # answers with the mean for a photo and its mirror image: better, half as fast
 DEBUG = False  # True prints each photo's IoU and shows each picture, where there is a display
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -55,7 +57,16 @@ def load_model():
             f"{model.output_shape}, IMAGE_SIZE is {size}. Train again, or set WEIGHTS_FILE."
         )
     print(f"Model: {file}")
-    return model
+    return add_mirror(model) if MIRROR else model
+
+
+def add_mirror(model):
+    """Return a model that answers with the mean of its boxes for a photo and its mirror image."""
+    photos = keras.Input(model.input_shape[1:])
+    mirrored = model(keras.ops.flip(photos, axis=2))
+    x = model.input_shape[2] - mirrored[:, :1]
+    boxes = [model(photos), keras.ops.concatenate([x, mirrored[:, 1:]], axis=1)]
+    return keras.Model(photos, layers.Average()(boxes))
 
 
 def print_statistics(ious_by_name):

@@ -84,7 +84,7 @@ def main():
             read_resize_write,
         )
 
-        train_model.WEIGHTS = None
+        train_model.WEIGHTS, train_model.FREEZE = None, "none"
         train_model.AUGMENT = False
         plain = train_model.create_dataset("train.csv", training=True)
         train_model.AUGMENT = True

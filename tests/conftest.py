@@ -57,7 +57,8 @@ def generate_dataset(load_script):
 def train_model(load_script):
     """Return the imported copy of example 1's train_model.py, set for a short run."""
     module = load_script("example_1/train_model")
-    module.WEIGHTS, module.ALPHA, module.EPOCHS, module.BATCH_SIZE = None, 0.35, 2, 8
+    module.WEIGHTS, module.ALPHA, module.FREEZE = None, 0.35, "none"
+    module.EPOCHS, module.BATCH_SIZE = 2, 8
     return module
 
 

@@ -35,6 +35,7 @@ def main():
     import train_model
 
     train_model.WEIGHTS = None  # ImageNet's would be a download, and know nothing of drawings
+    train_model.FREEZE = "none"
     train_model.ALPHA = 0.35
     train_model.BATCH_SIZE = 16
     train_model.EPOCHS = 60

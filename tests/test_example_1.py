@@ -191,7 +191,7 @@ def test_the_preprocessing_is_mobilenets_and_within_the_model(train_model):
 
 
 def test_train_and_evaluate_end_to_end(csvs, train_model, evaluate_performance, capsys):
-    train_model.EPOCHS = 3
+    train_model.EPOCHS, evaluate_performance.MIRROR = 3, False
     train_model.main()
     printed = capsys.readouterr().out
     models = list(train_model.FOLDER.glob("model-*.keras"))
@@ -227,6 +227,7 @@ def test_ious_of_the_evaluation_are_those_of_shapely(
     csvs, train_model, evaluate_performance, capsys
 ):
     save_model(train_model)
+    evaluate_performance.MIRROR = False
     evaluate_performance.main()
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("training "))
     model = keras.models.load_model(train_model.FOLDER / "model-0.50.keras", compile=False)
@@ -244,6 +245,23 @@ def test_ious_of_the_evaluation_are_those_of_shapely(
             ious.append(true.intersection(predicted).area / true.union(predicted).area)
     expected = [np.mean(ious), np.median(ious), min(ious), max(ious)]
     np.testing.assert_allclose([float(x) for x in line.split()[2:6]], expected, atol=2e-3)
+
+
+def test_mirroring_answers_with_the_mean(train_model, evaluate_performance):
+    photos = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3)).astype("uint8")
+    model = keras.Sequential(
+        [keras.Input((96, 96, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    answers = model.predict(photos, verbose=0)
+    x, *others = model.predict(photos[:, :, ::-1], verbose=0).T
+    expected = (answers + np.stack([96 - x, *others], axis=1)) / 2
+    mirroring = evaluate_performance.add_mirror(model)
+    np.testing.assert_allclose(mirroring.predict(photos, verbose=0), expected, rtol=1e-3, atol=1e-2)
+    save_model(train_model)
+    models = []
+    for evaluate_performance.MIRROR in (True, False):
+        models.append(evaluate_performance.load_model().predict(photos, verbose=0))
+    assert not np.array_equal(*models)
 
 
 def test_boxes_are_drawn_where_they_are(evaluate_performance):
@@ -347,6 +365,7 @@ def message_of(function):
         ("BATCH_NORM_MOMENTUM", 1),
         ("BATCH_NORM_MOMENTUM", None),
         ("FREEZE", "half"),
+        ("FREEZE", "batch_norm"),  # with the fixture's random weights
         ("HEAD", "dense"),
         ("HEAD_BLOCKS", -1),
         ("HEAD_BLOCKS", 1.5),
@@ -471,6 +490,7 @@ def test_ctrl_c_keeps_the_best_model_and_draws_the_curves(csvs):
     text = script.read_text()
     for constant, value in (
         ("WEIGHTS", None),
+        ("FREEZE", '"none"'),
         ("ALPHA", 0.35),
         ("EPOCHS", 5000),
         ("PATIENCE", 5000),

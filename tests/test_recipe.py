@@ -352,6 +352,22 @@ def test_what_is_frozen_stays_as_it_is(csvs, train_model, freeze, last):
         assert all(layer.trainable for layer in model.layers[names.index(last) + 1 :])
 
 
+def test_frozen_batch_norm_keeps_its_averages_and_the_rest_learns(csvs, train_model):
+    train_model.FREEZE = "batch_norm"
+    model = train_model.create_model()
+    kinds = (keras.layers.BatchNormalization, keras.layers.Conv2D)
+    backbone = model.layers[: [layer.name for layer in model.layers].index("out_relu")]
+    norms, convolutions = ([layer for layer in backbone if type(layer) is kind] for kind in kinds)
+    before = [[layer.get_weights() for layer in found] for found in (norms, convolutions)]
+    model.compile(train_model.create_optimizer(), train_model.loss, run_eagerly=True)
+    model.train_on_batch(*train_model.create_dataset("train.csv")[0])
+    for layer, weights in zip(norms, before[0]):
+        for old, new in zip(weights, layer.get_weights()):
+            np.testing.assert_array_equal(old, new)
+    for layer, (weights, *_) in zip(convolutions, before[1]):
+        assert not np.array_equal(weights, layer.get_weights()[0])
+
+
 # Optimizers and schedules
 
 
@@ -400,7 +416,7 @@ def test_results_are_kept_and_written_into_the_readme(project, monkeypatch):
     readme = project / "README.md"
     names = ("how we got here", "the guidelines, tried")
     readme.write_text("".join(f"A\n<!-- {name} -->\nold\n<!-- end -->\nB\n" for name in names))
-    small = {"WEIGHTS": None, "ALPHA": 0.35, "EPOCHS": 1, "HEAD": "conv"}
+    small = {"WEIGHTS": None, "FREEZE": "none", "ALPHA": 0.35, "EPOCHS": 1, "HEAD": "conv"}
     monkeypatch.setattr(results, "REPOSITORY", project)
     monkeypatch.setattr(results, "RESULTS", project / "results.csv")
     monkeypatch.setattr(results, "steps", lambda: [("a row", small, (0, 1)), ("none", {}, ())])
