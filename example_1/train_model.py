@@ -14,6 +14,7 @@ Run generate_dataset.py first, and evaluate_performance.py afterwards.
 
 import csv
 import inspect
+import math
 import os
 import sys
 import time
@@ -45,6 +46,7 @@ FREEZE = "batch_norm"  # "none", "batch_norm", "some" (up to stride 8) or "all" 
 HEAD = "vote"  # "vote", or "conv" (2018): one convolution as large as the last map
 HEAD_BLOCKS = 0  # blocks before the head, 0 or more
 HEAD_BLOCK = "conv"  # "conv" (3x3, 1024 filters, as in YOLOv2) or "inverted_res" (MobileNetV2's)
+VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in the loss, with "vote"
 LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 1e-3
@@ -89,6 +91,8 @@ def check_constants():
     momentum, rate = BATCH_NORM_MOMENTUM, LEARNING_RATE
     is_right = isinstance(momentum, number) and 0 <= momentum < 1
     check("BATCH_NORM_MOMENTUM", is_right, "from 0 to below 1")
+    is_right = isinstance(VOTE_LOSS, number) and VOTE_LOSS >= 0
+    check("VOTE_LOSS", is_right, "a number from 0, such as 1.0")
     check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
     is_right = isinstance(LOSS, str) and set(LOSS.split("+")) <= set(LOSSES)
     check("LOSS", is_right, f"one of {', '.join(LOSSES)}, or a sum such as giou+l1")
@@ -326,14 +330,19 @@ def vote(features, finer):
     features = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(128, 1)(features))
     features = layers.Add()([features, layers.Conv2D(128, 1)(finer)])
     features = layers.SeparableConv2D(128, 3, padding="same")(normalize(features))
-    cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1, name="votes")(normalize(features)))
-    weights, distances = ops.softmax(cells[..., :1], axis=1), ops.sigmoid(cells[..., 1:])
-    ticks = (np.arange(finer.shape[1]) + 0.5) / finer.shape[1]
-    centres = np.stack(np.meshgrid(ticks, ticks) * 2, axis=-1).reshape(-1, 4).astype("float32")
-    outwards = np.array([-1, -1, 1, 1], "float32")
-    corners = ops.sum(weights * (distances * outwards + centres), axis=1)
-    minimum, maximum = corners[:, :2], corners[:, 2:]
-    return IMAGE_SIZE * ops.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
+    cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1)(normalize(features)))
+    scores, sides = cells[..., :1], IMAGE_SIZE * ops.sigmoid(cells[..., 1:])
+    left_top, right_bottom = sides[..., :2], sides[..., 2:]
+    middles = (right_bottom - left_top) / 2 + cell_centres(cells.shape[1])
+    votes = layers.Concatenate(name="votes")([middles, left_top + right_bottom, scores])
+    return ops.sum(ops.softmax(votes[..., 4:], axis=1) * votes[..., :4], axis=1)
+
+
+def cell_centres(cells):
+    """Return x and y of the centres of the cells of a square map in pixels: (cells, 2), float32."""
+    size = math.isqrt(cells)
+    ticks = (np.arange(size, dtype="float32") + 0.5) * IMAGE_SIZE / size
+    return np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
 
 
 def create_model():
@@ -355,7 +364,7 @@ def create_model():
 
 def areas(y_true, y_pred):
     """Return the areas of intersection, union and smallest box around both: each (batch,)."""
-    boxes = ops.stack([y_true, y_pred])
+    boxes = ops.stack([y_true, y_pred[:, :4]])
     half = ops.maximum(boxes[..., 2:], 0) / 2
     minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
     overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
@@ -409,9 +418,37 @@ LOSSES = {
 }
 
 
-def loss(y_true, y_pred):
+def box_loss(y_true, y_pred):
     """Return the sum of the losses that LOSS names: (batch,)."""
     return sum(LOSSES[name](y_true, y_pred) for name in LOSS.split("+"))
+
+
+def vote_loss(y_true, votes):
+    """Return how wrong the votes of the cells around the middle of the true box are: (batch,).
+
+    How much a cell counts falls off with its distance from the middle as a Gaussian, as in X. Zhou
+    et al., Objects as points, 2019; the scores shall do so too, hence the cross-entropy.
+
+    Args:
+        y_true: (batch, 4), boxes.
+        votes: (batch, cells, 5), a box and a score each.
+    """
+    cells = votes.shape[1]
+    distances = (y_true[:, None, :2] - cell_centres(cells)) / (y_true[:, None, 2:] / 2)
+    targets = ops.softmax(-ops.sum(distances**2, axis=2), axis=1)
+    boxes = ops.reshape(votes[..., :4], (-1, 4))
+    losses = ops.reshape(box_loss(ops.repeat(y_true, cells, axis=0), boxes), (-1, cells))
+    entropy = keras.losses.categorical_crossentropy(targets, votes[..., 4], from_logits=True)
+    return ops.sum(targets * losses, axis=1) + 0.3 * entropy
+
+
+def loss(y_true, y_pred):
+    """Return the loss of boxes (batch, 4), or of boxes and votes (batch, 4 + 5 cells): (batch,)."""
+    total = box_loss(y_true, y_pred[:, :4])
+    if y_pred.shape[1] == 4:
+        return total
+    votes = ops.reshape(y_pred[:, 4:], (-1, (y_pred.shape[1] - 4) // 5, 5))
+    return total + VOTE_LOSS * vote_loss(y_true, votes)
 
 
 def create_optimizer():
@@ -437,21 +474,24 @@ def create_schedule():
     return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
 
 
-def keep_frozen_maps(model, *datasets):
-    """Put the frozen part's maps in the place of photos that stay the same; return the rest.
+def create_trained_part(model, *datasets):
+    """Return the part of the model that is trained, which shows the votes besides the box.
 
-    Without a frozen part, with AUGMENT, or without INMEMORY, return the model itself.
+    With FREEZE "some" or "all", and photos that stay the same, it starts where the frozen part
+    ends, and the frozen part's maps take the photos' place in the datasets.
     """
-    if FREEZE not in ("some", "all") or AUGMENT or not INMEMORY:
-        return model
-    frozen_layers = [layer for layer in model.layers if not layer.trainable]
-    strides = {"some": (8,), "all": (16, 32) if HEAD == "vote" else (32,)}[FREEZE]
-    maps = [last_map(frozen_layers, stride) for stride in strides]
-    frozen = keras.Model(model.input, maps)
-    for dataset in datasets:
-        predicted = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
-        dataset.photos = tuple(keras.tree.flatten(predicted))  # one map or two
-    return keras.Model(maps, model.output)
+    inputs, outputs = model.inputs[0], model.output
+    if HEAD == "vote" and VOTE_LOSS > 0:
+        outputs = layers.Concatenate()([outputs, layers.Flatten()(model.get_layer("votes").output)])
+    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT:
+        frozen_layers = [layer for layer in model.layers if not layer.trainable]
+        strides = {"some": (8,), "all": (16, 32) if HEAD == "vote" else (32,)}[FREEZE]
+        inputs = [last_map(frozen_layers, stride) for stride in strides]
+        frozen = keras.Model(model.inputs, inputs)
+        for dataset in datasets:
+            maps = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
+            dataset.photos = tuple(keras.tree.flatten(maps))  # one map or two
+    return keras.Model(inputs, outputs)
 
 
 def draw_curves(history):
@@ -473,7 +513,7 @@ def main():
     keras.utils.set_random_seed(SEED)
     training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
     model = create_model()
-    part = keep_frozen_maps(model, training, validation)
+    part = create_trained_part(model, training, validation)
     part.compile(create_optimizer(), loss, metrics=[iou])
     model_file = FOLDER / "model-{val_iou:.2f}.keras"
     history = keras.callbacks.History()

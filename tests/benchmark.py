@@ -110,7 +110,7 @@ def main():
             plain = train_model.create_dataset("train.csv", training=True)
             kept = train_model.create_dataset("train.csv", training=True)
             model = train_model.create_model()
-            part = train_model.keep_frozen_maps(model, kept)
+            part = train_model.create_trained_part(model, kept)
             for trained in (model, part):
                 trained.compile(train_model.create_optimizer(), train_model.loss)
             compare(

@@ -36,6 +36,7 @@ RECIPE_OF_2018 = {  # where it differs from the default constants, in the order 
     "OPTIMIZER": "adam",
     "SCHEDULE": "plateau",
     "HEAD": "conv",
+    "VOTE_LOSS": 0,
     "FREEZE": "none",
     "EPOCHS": 75,
 }
@@ -55,6 +56,7 @@ GUIDELINES = (  # what is said, and the constants that try it
     ("freeze all of it", {"FREEZE": "all"}),
     ("freeze all of it, maps kept", {"FREEZE": "all", "AUGMENT": False}),
     ("one convolution as the head", {"HEAD": "conv"}),
+    ("no loss on the single votes", {"VOTE_LOSS": 0}),
     ("3 blocks as in YOLOv2", {"HEAD_BLOCKS": 3}),
     ("1 block of MobileNetV2", {"HEAD_BLOCKS": 1, "HEAD_BLOCK": "inverted_res"}),
     ("3 blocks of MobileNetV2", {"HEAD_BLOCKS": 3, "HEAD_BLOCK": "inverted_res"}),
