@@ -5,7 +5,7 @@
 The network answers with four numbers: the box's centre x, centre y, width and height, in pixels of
 the photo resized to IMAGE_SIZE x IMAGE_SIZE. It is a classifier without its top. In the top's place
 each cell of the feature map votes for a box, and the weighted mean of the votes is the answer. The
-loss asks for boxes that overlap and for sides that are in the right place:
+loss asks for boxes that overlap and for numbers that are right, of the answer and of each vote:
 
     loss = (1 - GIoU(y_hat, y)) + sum(|y_hat - y|) / IMAGE_SIZE
 
@@ -401,11 +401,6 @@ def giou(y_true, y_pred):
     return iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
 
 
-def ciou(y_true, y_pred):
-    """Return the complete IoU (Z. Zheng et al., Distance-IoU loss, AAAI 2020), as `giou` does."""
-    return keras.utils.bounding_boxes.compute_ciou(y_true, y_pred, "center_xywh")
-
-
 # Each takes y_true and y_pred, (batch, 4) in pixels, and returns (batch,).
 LOSSES = {
     "mse": keras.losses.mean_squared_error,
@@ -414,7 +409,8 @@ LOSSES = {
     "log_mse": lambda y_true, y_pred: ops.mean(ops.log((y_true - y_pred) ** 2 + 1), axis=1),
     "l1": lambda y_true, y_pred: ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE,
     "giou": lambda y_true, y_pred: 1 - giou(y_true, y_pred),
-    "ciou": lambda y_true, y_pred: 1 - ciou(y_true, y_pred),
+    # Complete IoU: Z. Zheng et al., Distance-IoU loss, AAAI 2020.
+    "ciou": lambda *boxes: 1 - keras.utils.bounding_boxes.compute_ciou(*boxes, "center_xywh"),
 }
 
 
@@ -452,7 +448,7 @@ def loss(y_true, y_pred):
 
 
 def create_optimizer():
-    """Return the optimizer OPTIMIZER."""
+    """Return the optimizer that OPTIMIZER names."""
     if OPTIMIZER == "sgd":
         return keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
     if OPTIMIZER == "adam":

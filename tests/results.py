@@ -1,6 +1,6 @@
 """Train what the README's two tables show, and rewrite the tables in place.
 
-make results                                # on ../shared/pets, or else on the download
+make results                                # on the photos that generate_dataset.py downloads
 .venv/bin/python tests/results.py FOLDER    # on FOLDER/images and FOLDER/annotations/xmls
 
 Each run is a process on one core, and there are as many at once as there are cores. Finished runs
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
@@ -112,9 +112,8 @@ def train(constants, seed, dataset):
         import train_model
 
         generate_dataset.WORKERS = train_model.THREADS = 1
-        if dataset is not None:
-            generate_dataset.DATASET_FOLDER = str(Path(dataset) / "images")
-            generate_dataset.ANNOTATIONS_FOLDER = str(Path(dataset) / "annotations" / "xmls")
+        generate_dataset.DATASET_FOLDER = str(Path(dataset).resolve() / "images")
+        generate_dataset.ANNOTATIONS_FOLDER = str(Path(dataset).resolve() / "annotations/xmls")
         generate_dataset.SEED = train_model.SEED = seed
         for name, value in constants.items():
             module = generate_dataset if name == "AUGMENTATION" else train_model
@@ -187,8 +186,10 @@ def write_table(name, rows, results):
 
 def main():
     """Train what is missing in results.csv and rewrite the tables after each run."""
-    shared = REPOSITORY.parent / "shared" / "pets"
-    dataset = sys.argv[1] if len(sys.argv) > 1 else str(shared) if shared.is_dir() else None
+    places = (*sys.argv[1:2], REPOSITORY, REPOSITORY.parent / "shared" / "pets")
+    dataset = next((str(place) for place in places if Path(place, "images").is_dir()), None)
+    if dataset is None or len(sys.argv) > 1 and dataset != sys.argv[1]:
+        sys.exit("No photos: run generate_dataset.py first, or name a folder with images in it.")
     tables = {"how we got here": steps(), "the guidelines, tried": guidelines()}
     results = read_results()
     missing = {
@@ -209,7 +210,7 @@ def main():
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         runs = [executor.submit(start, *run) for run in missing]
         try:
-            for run in tqdm(runs, unit=" runs"):
+            for run in tqdm(as_completed(runs), total=len(runs), unit=" runs"):
                 constants, seed, done = run.result()
                 if done.returncode:
                     tqdm.write(

@@ -370,6 +370,8 @@ def message_of(function):
         ("HEAD_BLOCKS", -1),
         ("HEAD_BLOCKS", 1.5),
         ("HEAD_BLOCK", "res"),
+        ("VOTE_LOSS", -1),
+        ("VOTE_LOSS", "1"),
         ("LOSS", "iou"),
         ("LOSS", "giou+"),
         ("LOSS", ["giou"]),

@@ -114,15 +114,16 @@ def test_gradients_are_numbers_and_lead_to_the_box(train_model, name):
 
 
 def head_of(train_model):
-    """Return a model of the head alone, on maps of 3x3 and 6x6 with 8 channels."""
+    """Return a model of the head on maps of 3x3 and 6x6 with 8 channels, and its last layer."""
     features, finer = keras.Input((3, 3, 8)), keras.Input((6, 6, 8))
-    return keras.Model([features, finer], train_model.vote(features, finer))
+    head = keras.Model([features, finer], train_model.vote(features, finer))
+    return head, next(layer for layer in head.layers if getattr(layer, "filters", None) == 5)
 
 
 def test_the_answer_is_the_weighted_mean_of_the_cells_votes(train_model):
-    head = head_of(train_model)
+    head, last = head_of(train_model)
     maps = [RANDOM.normal(0, 3, (4, size, size, 8)).astype("float32") for size in (3, 6)]
-    votes = keras.Model(head.input, head.get_layer("votes").output).predict(maps, verbose=0)
+    votes = keras.Model(head.input, last.output).predict(maps, verbose=0)
     assert votes.shape == (4, 6, 6, 5)
     expected = []
     for photo in votes.astype("float64"):
@@ -139,13 +140,52 @@ def test_the_answer_is_the_weighted_mean_of_the_cells_votes(train_model):
     np.testing.assert_allclose(head.predict(maps, verbose=0), expected, rtol=1e-4)
 
 
-def test_the_cell_with_the_highest_score_decides(train_model):
-    head = head_of(train_model)
+def test_cells_without_preference_answer_with_the_middle(train_model):
+    head, last = head_of(train_model)
+    kernel, _ = last.get_weights()
     bias = [0] + [float(np.log(0.1 / 0.9))] * 4  # each side a tenth of the photo away
-    kernel, _ = head.get_layer("votes").get_weights()
-    head.get_layer("votes").set_weights([np.zeros_like(kernel), np.array(bias)])
+    last.set_weights([np.zeros_like(kernel), np.array(bias)])
     (box,) = head.predict([np.ones((1, 3, 3, 8)), np.ones((1, 6, 6, 8))], verbose=0)
-    np.testing.assert_allclose(box, [48, 48, 19.2, 19.2], rtol=1e-4)  # all cells alike
+    np.testing.assert_allclose(box, [48, 48, 19.2, 19.2], rtol=1e-4)
+
+
+def test_the_loss_of_votes_is_that_of_the_formula(train_model):
+    votes = np.concatenate(
+        [RANDOM.uniform(20, 60, (5, 36, 4)), RANDOM.normal(0, 2, (5, 36, 1))], axis=2
+    ).astype("float32")
+    train_model.LOSS, train_model.VOTE_LOSS = "giou+mae", 0.5
+    expected = []
+    for true, answer, cells in zip(TRUE, PREDICTED, votes):
+        near, wrong, scores = [], [], []
+        for index, (*box, score) in enumerate(cells):
+            x, y = 16 * (index % 6) + 8, 16 * (index // 6) + 8
+            away = ((x - true[0]) / true[2] * 2) ** 2 + ((y - true[1]) / true[3] * 2) ** 2
+            near.append(math.exp(-away))
+            box = np.array(box)
+            wrong.append(FORMULAS["giou"](true, box) + FORMULAS["mae"](true, box))
+            scores.append(math.exp(score))
+        near, share = np.array(near) / sum(near), np.array(scores) / sum(scores)
+        votes_loss = sum(near * wrong) - 0.3 * sum(near * np.log(share))
+        box_loss = FORMULAS["giou"](true, answer) + FORMULAS["mae"](true, answer)
+        expected.append(box_loss + 0.5 * votes_loss)
+    packed = np.concatenate([PREDICTED[:5], votes.reshape(5, -1)], axis=1)
+    np.testing.assert_allclose(to_numpy(train_model.loss(TRUE[:5], packed)), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        to_numpy(train_model.iou(TRUE[:5], packed)),
+        to_numpy(train_model.iou(TRUE[:5], PREDICTED[:5])),
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "vote_loss", "shape"), [("vote", 1, 184), ("vote", 0, 4), ("conv", 1, 4)]
+)
+def test_what_is_trained_shows_the_votes(train_model, head, vote_loss, shape):
+    train_model.HEAD, train_model.VOTE_LOSS = head, vote_loss
+    model = train_model.create_model()
+    photos = RANDOM.integers(0, 256, (2, 96, 96, 3)).astype("uint8")
+    shown = train_model.create_trained_part(model).predict(photos, verbose=0)
+    assert shown.shape == (2, shape)
+    np.testing.assert_allclose(shown[:, :4], model.predict(photos, verbose=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +387,6 @@ def test_what_is_frozen_stays_as_it_is(csvs, train_model, freeze, last):
     for layer, weights in zip(frozen, before):
         for old, new in zip(weights, layer.get_weights()):  # moving averages too
             np.testing.assert_array_equal(old, new)
-    assert all(layer.trainable for layer in model.layers[names.index("votes") :])
     if freeze == "some":
         assert all(layer.trainable for layer in model.layers[names.index(last) + 1 :])
 
