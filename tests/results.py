@@ -186,9 +186,9 @@ def write_table(name, rows, results):
 
 def main():
     """Train what is missing in results.csv and rewrite the tables after each run."""
-    places = (*sys.argv[1:2], REPOSITORY, REPOSITORY.parent / "shared" / "pets")
+    places = sys.argv[1:] or (REPOSITORY, REPOSITORY.parent / "shared" / "pets")
     dataset = next((str(place) for place in places if Path(place, "images").is_dir()), None)
-    if dataset is None or len(sys.argv) > 1 and dataset != sys.argv[1]:
+    if dataset is None:
         sys.exit("No photos: run generate_dataset.py first, or name a folder with images in it.")
     tables = {"how we got here": steps(), "the guidelines, tried": guidelines()}
     results = read_results()
