@@ -105,7 +105,7 @@ def main():
             lambda: model.fit(plain, verbose=0),
         )
 
-        train_model.AUGMENT, train_model.FREEZE = False, "all"
+        train_model.AUGMENT, train_model.FREEZE, train_model.VOTE_LOSS = False, "all", 0
         for train_model.HEAD in ("vote", "conv"):
             plain = train_model.create_dataset("train.csv", training=True)
             kept = train_model.create_dataset("train.csv", training=True)
