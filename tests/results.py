@@ -121,9 +121,9 @@ def train(constants, seed, dataset):
                 sys.exit(f"{name} is no constant.")
             setattr(module, name, value)
         generate_dataset.main()
-        start = time.perf_counter()
+        start = time.process_time()  # of this process alone, however busy the machine is
         train_model.main()
-        minutes = (time.perf_counter() - start) / 60
+        minutes = (time.process_time() - start) / 60
         model = evaluate_performance.load_model()
         training, validation = (
             evaluate_performance.predict_csv(model, csv_name)[-1]
@@ -155,7 +155,7 @@ def read_results():
         return {}
     with open(RESULTS, newline="", encoding="utf-8") as csv_file:
         return {
-            row["constants"]: [float(row[figure]) for figure in FIGURES]
+            row["constants"]: [float(row[figure] or "nan") for figure in FIGURES]
             for row in csv.DictReader(csv_file)
         }
 
@@ -163,7 +163,7 @@ def read_results():
 def write_table(name, rows, results):
     """Put the rows that have results into the README, between the two comments of that name."""
     lines = [
-        f"| {name} | runs | training IoU | validation IoU | above 0.5 | minutes |",
+        f"| {name} | runs | training IoU | validation IoU | above 0.5 | CPU minutes |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for title, constants, seeds in rows:
@@ -172,7 +172,7 @@ def write_table(name, rows, results):
             training, validation, above, minutes = map(statistics.mean, zip(*runs))
             lines.append(
                 f"| {title} | {len(runs)} | {training:.3f} | {validation:.3f} | {above:.0%} "
-                f"| {minutes:.1f} |"
+                f"| {minutes:.1f} |".replace("nan", "")
             )
     readme = REPOSITORY / "README.md"
     table = f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
