@@ -150,14 +150,15 @@ def key(constants, seed):
 
 
 def read_results():
-    """Return the figures of each finished run."""
+    """Return the figures of each finished run. Constants that are newer had their defaults."""
     if not RESULTS.exists():
         return {}
     with open(RESULTS, newline="", encoding="utf-8") as csv_file:
-        return {
-            row["constants"]: [float(row[figure] or "nan") for figure in FIGURES]
-            for row in csv.DictReader(csv_file)
-        }
+        rows = [(json.loads(row["constants"]), row) for row in csv.DictReader(csv_file)]
+    return {
+        key(constants, constants["SEED"]): [float(row[figure] or "nan") for figure in FIGURES]
+        for constants, row in rows
+    }
 
 
 def write_table(name, rows, results):
