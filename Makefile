@@ -1,8 +1,8 @@
-# make demo · test · lint · benchmark · results: each makes .venv when it is missing.
+# make demo · test · lint · copies · benchmark · results: each makes .venv when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint benchmark results
+.PHONY: demo test lint copies benchmark results
 
 demo: .venv/ready
 	$(RUN) tests/demo.py
@@ -13,6 +13,9 @@ test: .venv/ready
 lint: .venv/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+copies: .venv/ready
+	$(RUN) tests/test_lessons.py --fix
 
 benchmark: .venv/ready
 	$(RUN) tests/benchmark.py

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import train_model
-from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv, to_boxes, to_corners
+from train_model import FOLDER, ROOT, PhotoDataset, create_dataset, load_photo, to_corners
 
 WEIGHTS_FILE = None  # None: this example's best model; or the path of one
 IMAGES = None  # None: the CSVs' photos; or a folder, a file or a pattern such as "holiday/*.jpg"
@@ -29,7 +29,7 @@ RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
 def find_model_file():
-    """Return WEIGHTS_FILE or else the model file with the highest IoU in its name."""
+    """Return WEIGHTS_FILE or else the model file with the highest number in its name."""
     if WEIGHTS_FILE is not None:
         return ROOT / WEIGHTS_FILE
     files = sorted(FOLDER.glob("model-*.keras"), key=lambda file: (file.stem, file.stat().st_mtime))
@@ -79,7 +79,7 @@ def print_statistics(ious_by_name):
         )
 
 
-def draw_boxes(photo, predicted, true=None, label=""):
+def draw_boxes(photo, predicted, label, true=None):
     """Draw the true box in green, the predicted one in red, and a label, into a photo.
 
     Boxes are corners in the photo's pixels: xmin, ymin, xmax, ymax.
@@ -94,23 +94,29 @@ def draw_boxes(photo, predicted, true=None, label=""):
     draw.text((4, 4), label, (255, 255, 255), font)
 
 
-def draw_contact_sheet(pictures, ious):
-    """Draw the worst, middle and best pictures into predictions.png, four of each."""
-    order = np.argsort(ious, kind="stable")
+def draw_contact_sheet(pictures, labels, order):
+    """Draw the worst, middle and best pictures into predictions.png, four of each.
+
+    Args:
+        pictures: n files.
+        labels: n strings.
+        order: (n,), their positions, the worst first.
+    """
     middle = max(0, len(order) // 2 - 2)
     rows = {"worst": order[:4], "middle": order[middle : middle + 4], "best": order[-4:][::-1]}
-    cell, text = 240, 20
-    sheet = Image.new("RGB", (4 * cell, text + 3 * (cell + text)), "white")
+    cell, line = 240, 18
+    sheet = Image.new("RGB", (4 * cell, line + 3 * (cell + 2 * line)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((6, 2), "IoU of each photo. Red: predicted box, green: true box.", "black", font)
+    draw.text((6, 2), "Red: predicted box, green: true box.", "black", font)
     for row, (name, chosen) in enumerate(rows.items()):
         for column, index in enumerate(chosen):
-            left, top = column * cell, text + row * (cell + text)
-            label = f"{name}: {ious[index]:.2f} {pictures[index].stem.partition('_')[2]}"
-            draw.text((left + 6, top + 2), label[:32], "black", font)
+            left, top = column * cell, line + row * (cell + 2 * line)
+            title = f"{name}: {pictures[index].stem.partition('_')[2]}"
+            draw.text((left + 6, top + 2), title[:32], "black", font)
+            draw.text((left + 6, top + line), labels[index][:32], "black", font)
             with Image.open(pictures[index]) as picture:
                 picture.thumbnail((cell - 8, cell - 8))
-                sheet.paste(picture, (left + 4, top + text))
+                sheet.paste(picture, (left + 4, top + 2 * line))
     sheet.save(FOLDER / "predictions.png")
 
 
@@ -123,14 +129,14 @@ def show(picture, title):
         plt.show()
 
 
-def draw_pictures(paths, predicted, true=None, ious=None):
+def draw_pictures(paths, predicted, labels, true=None):
     """Write a picture of each photo at its full size into predictions/; return their files.
 
     Args:
         paths: n photos.
         predicted: (n, 4), corners in each photo's pixels.
-        true: likewise, or None.
-        ious: (n,), or None.
+        labels: n strings.
+        true: as `predicted`, or None.
     """
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
@@ -139,38 +145,38 @@ def draw_pictures(paths, predicted, true=None, ious=None):
     files = []
     for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
         photo = load_photo(path)
-        label = "" if ious is None else f"IoU {ious[index]:.2f}"
-        draw_boxes(photo, predicted[index], None if true is None else true[index], label)
+        draw_boxes(photo, predicted[index], labels[index], None if true is None else true[index])
         files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
         photo.save(files[-1], quality=95, subsampling=0)
         if DEBUG:
             box = ", ".join(f"{corner:.0f}" for corner in predicted[index])
-            tqdm.write(f"{path}: {label or 'no true box'}, predicted box {box}")
+            tqdm.write(f"{path}: {labels[index]}, predicted box {box}")
             show(photo, path)
     return files
 
 
 def predict_csv(model, csv_name):
     """Return a CSV's paths, predicted and true corners (n, 4) in each photo's pixels, and IoUs."""
-    paths, sizes, corners = read_csv(csv_name)
-    dataset = PhotoDataset(paths, to_boxes(corners, sizes))
+    paths, sizes, corners, _ = train_model.read_csv(csv_name)
+    dataset = create_dataset(csv_name)
     boxes = model.predict(dataset, verbose=0)
-    ious = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
+    ious = keras.ops.convert_to_numpy(train_model.iou(dataset.targets, boxes))
     return paths, to_corners(boxes, sizes), corners, ious
 
 
 def evaluate_csvs(model):
     """Print the statistics of both CSVs and draw the validation photos."""
-    training = predict_csv(model, train_model.TRAIN_CSV)
-    validation = predict_csv(model, train_model.VALIDATION_CSV)
-    *_, ious = validation
-    print_statistics({"training": training[-1], "validation": ious})
-    draw_contact_sheet(draw_pictures(*validation), ious)
+    *_, training_ious = predict_csv(model, train_model.TRAIN_CSV)
+    paths, predicted, true, ious = predict_csv(model, train_model.VALIDATION_CSV)
+    print_statistics({"training": training_ious, "validation": ious})
+    labels = [f"IoU {iou:.2f}" for iou in ious]
+    pictures = draw_pictures(paths, predicted, labels, true)
+    draw_contact_sheet(pictures, labels, np.argsort(ious, kind="stable"))
     print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
 
 
-def evaluate_images(model):
-    """Predict and draw the boxes of the photos that IMAGES names."""
+def list_photos():
+    """Return the paths and the sizes (n, 2) in pixels of the photos that IMAGES names."""
     folder = ROOT / IMAGES
     pattern = (folder, "*") if folder.is_dir() else (ROOT, IMAGES)
     paths, sizes = [], []
@@ -182,11 +188,17 @@ def evaluate_images(model):
             print(f"skipped {error}", file=sys.stderr)
     if not paths:
         sys.exit(f"IMAGES = {IMAGES!r} names no photo, seen from {ROOT}.")
+    return paths, np.array(sizes)
+
+
+def evaluate_images(model):
+    """Predict and draw the boxes of the photos that IMAGES names."""
+    paths, sizes = list_photos()
     boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))), verbose=0)
-    corners = to_corners(boxes, np.array(sizes))
+    corners = to_corners(boxes, sizes)
     for path, box in zip(paths, corners):
         print(f"{path}: box from {box[0]:.0f}, {box[1]:.0f} to {box[2]:.0f}, {box[3]:.0f}")
-    draw_pictures(paths, corners)
+    draw_pictures(paths, corners, [""] * len(paths))
     print(f"Pictures: {FOLDER / 'predictions'}")
 
 

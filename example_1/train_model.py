@@ -54,7 +54,7 @@ SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
 BATCH_SIZE = 32
-PATIENCE = 100  # epochs without a better val_iou after which training stops
+PATIENCE = 100  # epochs without a better model after which training stops
 THREADS = 2  # threads that read and change photos
 INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
 SEED = 0
@@ -108,11 +108,12 @@ def read_csv(name):
         paths: a list of n absolute paths.
         sizes: (n, 2), width and height of the upright photo in pixels.
         corners: (n, 4), xmin, ymin, xmax and ymax in pixels of the upright photo.
+        class_names: a list of n strings.
     """
     file = ROOT / name
     if not file.is_file():
         sys.exit(f"{file} does not exist: run generate_dataset.py first.")
-    paths, numbers = [], []
+    paths, numbers, class_names = [], [], []
     with open(file, newline="", encoding="utf-8-sig") as csv_file:
         rows = csv.DictReader(csv_file)
         try:
@@ -123,12 +124,13 @@ def read_csv(name):
                     raise ValueError("the box is not in the photo")
                 paths.append(str(ROOT / row["path"]))
                 numbers.append((width, height, xmin, ymin, xmax, ymax))
+                class_names.append(row["class_name"])
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
     if not paths:
         sys.exit(f"{file} has no rows: run generate_dataset.py again.")
     numbers = np.array(numbers, "float32")
-    return paths, numbers[:, :2], numbers[:, 2:]
+    return paths, numbers[:, :2], numbers[:, 2:], class_names
 
 
 def load_photo(file, image_size=None):
@@ -190,17 +192,18 @@ def augment(photo, box, random):
 
 
 class PhotoDataset(keras.utils.PyDataset):
-    """Photos and their boxes, in batches; with `training`, shuffled and changed each epoch.
+    """Photos and their targets, in batches; with `training`, shuffled and changed each epoch.
 
-    A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and boxes (batch, 4), float32:
-    centre x, centre y, width, height in pixels of the resized photo.
+    A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and targets (batch, 4 or more),
+    float32. A target begins with a box: centre x, centre y, width and height in pixels of the
+    resized photo.
     """
 
-    def __init__(self, paths, boxes, training=False):
+    def __init__(self, paths, targets, training=False):
         """Read the photos at once if INMEMORY, else make sure that they are there."""
         self.augment = training and AUGMENT
         super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
-        self.paths, self.boxes, self.photos = paths, boxes, None
+        self.paths, self.targets, self.photos = paths, targets.astype("float32"), None
         try:
             if INMEMORY:
                 self.photos = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
@@ -226,16 +229,16 @@ class PhotoDataset(keras.utils.PyDataset):
     def __getitem__(self, index):
         """Return a batch; the last of an epoch may be smaller."""
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        boxes = self.boxes[chosen]
+        targets = self.targets[chosen]
         if INMEMORY:
             photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
         else:
             photos = np.stack([load_photo(self.paths[i], IMAGE_SIZE) for i in chosen])
         if self.augment:
             random = np.random.default_rng((SEED, self.epoch, index))  # the same in any thread
-            changed = [augment(*pair, random) for pair in zip(photos, boxes)]
-            photos, boxes = (np.stack(arrays) for arrays in zip(*changed))
-        return photos, boxes.astype("float32")
+            for i in range(len(chosen)):
+                photos[i], targets[i, :4] = augment(photos[i], targets[i, :4], random)
+        return photos, targets
 
     def on_epoch_end(self):
         """Shuffle, for the next epoch."""
@@ -246,7 +249,7 @@ class PhotoDataset(keras.utils.PyDataset):
 
 def create_dataset(csv_name, training=False):
     """Return the PhotoDataset of a CSV."""
-    paths, sizes, corners = read_csv(csv_name)
+    paths, sizes, corners, _ = read_csv(csv_name)
     return PhotoDataset(paths, to_boxes(corners, sizes), training)
 
 
@@ -355,16 +358,16 @@ def create_model():
     for _ in range(HEAD_BLOCKS):
         features = add_block(features)
     if HEAD == "vote":
-        return keras.Model(backbone.inputs[0], vote(features, last_map(backbone.layers, 16)))
-    # An empty box has no gradient, so the first answer is the middle of the photo.
-    start = keras.initializers.Constant(IMAGE_SIZE / 2)
-    box = layers.Conv2D(4, features.shape[1], bias_initializer=start, name="box")(features)
+        box = vote(features, last_map(backbone.layers, 16))
+    else:  # an empty box has no gradient, so the first answer is the middle of the photo
+        start = keras.initializers.Constant(IMAGE_SIZE / 2)
+        box = layers.Conv2D(4, features.shape[1], bias_initializer=start)(features)
     return keras.Model(backbone.inputs[0], layers.Reshape((4,), name="coords")(box))
 
 
 def areas(y_true, y_pred):
     """Return the areas of intersection, union and smallest box around both: each (batch,)."""
-    boxes = ops.stack([y_true, y_pred[:, :4]])
+    boxes = ops.stack([y_true[:, :4], y_pred[:, :4]])
     half = ops.maximum(boxes[..., 2:], 0) / 2
     minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
     overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
@@ -381,7 +384,7 @@ def iou(y_true, y_pred):
     have 0, and so has a box with a negative width or height.
 
     Args:
-        y_true: (batch, 4), centre x, centre y, width and height.
+        y_true: (batch, 4 or more), a box first: centre x, centre y, width and height.
         y_pred: likewise.
 
     Returns: (batch,), 0 to 1.
@@ -427,9 +430,10 @@ def vote_loss(y_true, votes):
 
     Args:
         y_true: (batch, 4), boxes.
-        votes: (batch, cells, 5), a box and a score each.
+        votes: (batch, 5 cells), a box and a score of each cell.
     """
-    cells = votes.shape[1]
+    cells = votes.shape[1] // 5
+    votes = ops.reshape(votes, (-1, cells, 5))
     distances = (y_true[:, None, :2] - cell_centres(cells)) / (y_true[:, None, 2:] / 2)
     targets = ops.softmax(-ops.sum(distances**2, axis=2), axis=1)
     boxes = ops.reshape(votes[..., :4], (-1, 4))
@@ -440,11 +444,14 @@ def vote_loss(y_true, votes):
 
 def loss(y_true, y_pred):
     """Return the loss of boxes (batch, 4), or of boxes and votes (batch, 4 + 5 cells): (batch,)."""
-    total = box_loss(y_true, y_pred[:, :4])
-    if y_pred.shape[1] == 4:
-        return total
-    votes = ops.reshape(y_pred[:, 4:], (-1, (y_pred.shape[1] - 4) // 5, 5))
-    return total + VOTE_LOSS * vote_loss(y_true, votes)
+    box, votes = y_pred[:, :4], y_pred[:, 4:]
+    total = box_loss(y_true, box)
+    if votes.shape[1] > 0:
+        total = total + VOTE_LOSS * vote_loss(y_true, votes)
+    return total
+
+
+METRICS = [iou]  # the first chooses the best model
 
 
 def create_optimizer():
@@ -456,13 +463,13 @@ def create_optimizer():
     return keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
 
 
-def create_schedule():
+def create_schedule(monitor):
     """Return the callback that sets the learning rate as SCHEDULE says.
 
     I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
     """
     if SCHEDULE == "plateau":
-        return keras.callbacks.ReduceLROnPlateau("val_iou", mode="max", factor=0.2, patience=10)
+        return keras.callbacks.ReduceLROnPlateau(monitor, mode="max", factor=0.2, patience=10)
     warm_up = min(3, EPOCHS // 10)
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
@@ -471,33 +478,35 @@ def create_schedule():
 
 
 def create_trained_part(model, *datasets):
-    """Return the part of the model that is trained, which shows the votes besides the box.
+    """Return the part of the model that is trained, which shows the votes too.
 
     With FREEZE "some" or "all", and photos that stay the same, it starts where the frozen part
     ends, and the frozen part's maps take the photos' place in the datasets.
     """
-    inputs, outputs = model.inputs[0], model.output
+    inputs, outputs = model.inputs[0], list(model.outputs)
     if HEAD == "vote" and VOTE_LOSS > 0:
-        outputs = layers.Concatenate()([outputs, layers.Flatten()(model.get_layer("votes").output)])
+        outputs.append(layers.Flatten()(model.get_layer("votes").output))
     if FREEZE in ("some", "all") and INMEMORY and not AUGMENT:
-        frozen_layers = [layer for layer in model.layers if not layer.trainable]
-        strides = {"some": (8,), "all": (16, 32) if HEAD == "vote" else (32,)}[FREEZE]
-        inputs = [last_map(frozen_layers, stride) for stride in strides]
+        trained = [layer for layer in model.layers if layer.trainable]
+        needed = {id(map) for layer in trained for map in keras.tree.flatten(layer.input)}
+        outputs_of_frozen = [layer.output for layer in model.layers if not layer.trainable]
+        inputs = [map for map in outputs_of_frozen if id(map) in needed]
         frozen = keras.Model(model.inputs, inputs)
         for dataset in datasets:
             maps = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
             dataset.photos = tuple(keras.tree.flatten(maps))  # one map or two
-    return keras.Model(inputs, outputs)
+    return keras.Model(inputs, layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0])
 
 
 def draw_curves(history):
-    """Draw loss and IoU of training and validation over the epochs into curves.png."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, name, scale in zip(figure.subplots(1, 2), ("loss", "iou"), ("log", "linear")):
+    """Draw loss and metrics of training and validation over the epochs into curves.png."""
+    names = ["loss", *(metric.__name__ for metric in METRICS)]
+    figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names):
         epochs = range(1, len(history[name]) + 1)
         axes.plot(epochs, history[name], label="training")
         axes.plot(epochs, history[f"val_{name}"], label="validation")
-        axes.set(xlabel="epoch", ylabel=name, yscale=scale)
+        axes.set(xlabel="epoch", ylabel=name, yscale="log" if name == "loss" else "linear")
         axes.legend()
         axes.grid(alpha=0.3)
     figure.savefig(FOLDER / "curves.png")
@@ -510,11 +519,12 @@ def main():
     training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
     model = create_model()
     part = create_trained_part(model, training, validation)
-    part.compile(create_optimizer(), loss, metrics=[iou])
-    model_file = FOLDER / "model-{val_iou:.2f}.keras"
+    part.compile(create_optimizer(), loss, metrics=METRICS)
+    monitor = f"val_{METRICS[0].__name__}"
+    model_file = FOLDER / f"model-{{{monitor}:.2f}}.keras"
     history = keras.callbacks.History()
     checkpoint = keras.callbacks.ModelCheckpoint(
-        model_file, "val_iou", mode="max", save_best_only=True
+        model_file, monitor, mode="max", save_best_only=True
     )
     checkpoint.set_model(model)
     checkpoint.set_model = lambda part: None  # what is saved is the whole model
@@ -522,8 +532,8 @@ def main():
         history,
         keras.callbacks.TerminateOnNaN(),
         checkpoint,
-        keras.callbacks.EarlyStopping("val_iou", mode="max", patience=PATIENCE),
-        create_schedule(),
+        keras.callbacks.EarlyStopping(monitor, mode="max", patience=PATIENCE),
+        create_schedule(monitor),
         keras.callbacks.CSVLogger(FOLDER / "log.csv"),
     ]
     start = time.time()
@@ -540,7 +550,7 @@ def main():
         file.unlink()
     draw_curves(history.history)
     print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
-    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest IoU of all")
+    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {monitor} of all")
     print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
     print(files[-1])
 

@@ -96,7 +96,7 @@ def main():
             "example_1 training from the CSV, INMEMORY, against model.fit on float arrays",
             len(photos),
             lambda: model.fit(plain, verbose=0),
-            lambda: model.fit(photos, plain.boxes, train_model.BATCH_SIZE, verbose=0),
+            lambda: model.fit(photos, plain.targets, train_model.BATCH_SIZE, verbose=0),
         )
         compare(
             "the same with AUGMENT, against without it",

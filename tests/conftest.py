@@ -37,9 +37,7 @@ def load_script(project, monkeypatch):
     def load(script):
         folder, _, name = script.rpartition("/")
         monkeypatch.syspath_prepend(project / folder)
-        for module in ("generate_dataset", "train_model", "evaluate_performance"):
-            if module == name or module == "train_model":
-                monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
         return importlib.import_module(name)
 
     return load
@@ -54,18 +52,24 @@ def generate_dataset(load_script):
 
 
 @pytest.fixture
-def train_model(load_script):
-    """Return the imported copy of example 1's train_model.py, set for a short run."""
-    module = load_script("example_1/train_model")
+def example():
+    """Return the folder of the example that a file of tests is about."""
+    return "example_1"
+
+
+@pytest.fixture
+def train_model(load_script, example):
+    """Return the imported copy of an example's train_model.py, set for a short run."""
+    module = load_script(f"{example}/train_model")
     module.WEIGHTS, module.ALPHA, module.FREEZE = None, 0.35, "none"
     module.EPOCHS, module.BATCH_SIZE = 2, 8
     return module
 
 
 @pytest.fixture
-def evaluate_performance(train_model, load_script):
+def evaluate_performance(train_model, load_script, example):
     """Return the imported copy of evaluate_performance.py, beside `train_model`."""
-    return load_script("example_1/evaluate_performance")
+    return load_script(f"{example}/evaluate_performance")
 
 
 @pytest.fixture

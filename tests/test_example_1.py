@@ -266,7 +266,7 @@ def test_mirroring_answers_with_the_mean(train_model, evaluate_performance):
 
 def test_boxes_are_drawn_where_they_are(evaluate_performance):
     photo = Image.new("RGB", (300, 200), "gray")
-    evaluate_performance.draw_boxes(photo, (150, 60, 250, 160), (40, 50, 120, 150), "IoU 0.00")
+    evaluate_performance.draw_boxes(photo, (150, 60, 250, 160), "IoU 0.00", (40, 50, 120, 150))
     assert photo.getpixel((150, 100)) == photo.getpixel((200, 160)) == (255, 0, 0)
     assert photo.getpixel((40, 100)) == photo.getpixel((80, 150)) == (0, 255, 0)
     assert photo.getpixel((200, 110)) == photo.getpixel((80, 100)) == (128, 128, 128)
@@ -291,10 +291,10 @@ def test_the_contact_sheet_has_the_worst_first(project, evaluate_performance):
     for level in levels:
         files.append(project / f"{level}.png")
         Image.new("RGB", (400, 400), (level, level, level)).save(files[-1])
-    evaluate_performance.draw_contact_sheet(files, ious)
+    evaluate_performance.draw_contact_sheet(files, [""] * len(files), np.argsort(ious))
     with Image.open(evaluate_performance.FOLDER / "predictions.png") as sheet:
         rows = [
-            [sheet.getpixel((column * 240 + 120, 20 + row * 260 + 140))[0] for column in range(4)]
+            [sheet.getpixel((column * 240 + 120, 18 + row * 276 + 150))[0] for column in range(4)]
             for row in range(3)
         ]
     assert rows == [[250, 230, 210, 190], [170, 150, 130, 110], [10, 30, 50, 70]]
@@ -429,6 +429,7 @@ def test_a_model_for_other_constants(csvs, train_model, evaluate_performance):
         ("", "no rows"),
         ("path,width\nimages/Amber_Cat_1.jpg,10\n", "line 2"),
         (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,1,1,50,50,cat,0\na.jpg,1,2\n", "line 3"),
+        (COLUMNS[:-20] + "\nimages/Amber_Cat_1.jpg,100,100,1,1,50,50\n", "class_name"),
         (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,one,1,50,50,cat,0\n", "line 2"),
         (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,nan,1,50,50,cat,0\n", "line 2"),
         (COLUMNS + "\nimages/Amber_Cat_1.jpg,inf,inf,1,1,50,50,cat,0\n", "line 2"),

@@ -191,7 +191,7 @@ def test_what_is_trained_shows_the_votes(train_model, head, vote_loss, shape):
 @pytest.mark.parametrize(
     ("constants", "layer", "count"),
     [
-        ({"HEAD": "conv"}, "box", 1),
+        ({"HEAD": "conv"}, "4", 1),
         ({"HEAD": "vote"}, "votes", 1),
         ({"HEAD_BLOCKS": 2}, "1024", 2),
         ({"HEAD_BLOCKS": 2, "HEAD_BLOCK": "inverted_res"}, "320", 2),
@@ -383,7 +383,7 @@ def test_training_on_kept_maps_gives_the_same_numbers(csvs, train_model):
         model = keras.models.load_model(file, compile=False)
         assert model.input_shape == (None, 96, 96, 3) and model.output_shape == (None, 4)
         dataset = train_model.create_dataset("validation.csv")
-        ious = to_numpy(train_model.iou(dataset.boxes, model.predict(dataset, verbose=0)))
+        ious = to_numpy(train_model.iou(dataset.targets, model.predict(dataset, verbose=0)))
         assert f"model-{ious.mean():.2f}.keras" == file.name
         file.unlink()
     assert len(logs[0]) == 2
@@ -440,7 +440,7 @@ def test_optimizers(train_model):
 @pytest.mark.parametrize("epochs", [1, 2, 10, 75])
 def test_the_learning_rate_rises_and_falls_as_a_cosine(train_model, epochs):
     train_model.EPOCHS, train_model.LEARNING_RATE = epochs, 0.01
-    schedule = train_model.create_schedule()
+    schedule = train_model.create_schedule("val_iou")
     warm_up = min(3, epochs // 10)
     for epoch in range(epochs):
         middle = epoch + 0.5
@@ -452,7 +452,7 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine(train_model, epochs):
 
 def test_the_plateau_lowers_the_learning_rate(train_model):
     train_model.SCHEDULE = "plateau"
-    schedule = train_model.create_schedule()
+    schedule = train_model.create_schedule("val_iou")
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01))
     schedule.set_model(model)

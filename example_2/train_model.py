@@ -1,0 +1,643 @@
+"""Example 2: train MobileNetV2 to say where the one object in a photo is, and what it is.
+
+    python example_2/train_model.py
+
+The network has two answers: "coords", the box as in example 1, and "classes", a probability for
+each class. Both are read from the same feature map, and the loss is a weighted sum of theirs. With
+two classes, p = 1 for POSITIVE_CLASS and p = 0 for all others, the class's part is the focal loss:
+
+    loss = BOX_WEIGHT * mean(log((y_hat - y)^2 + 1)) + CLASS_WEIGHT * FL(p_hat, p)
+    FL(p_hat, p) = -(0.9 (1 - p_hat)^2 p log(p_hat) + 0.1 p_hat^2 (1 - p) log(1 - p_hat))
+
+With every class of its own it is the categorical cross-entropy.
+
+Run generate_dataset.py first, and evaluate_performance.py afterwards.
+"""
+
+import csv
+import inspect
+import math
+import os
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings about a GPU that is not there
+
+import keras
+import numpy as np
+from keras import layers, ops
+from keras.applications import MobileNetV2 as Backbone
+from keras.applications.mobilenet_v2 import preprocess_input
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
+FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
+
+TRAIN_CSV = "train.csv"
+VALIDATION_CSV = "validation.csv"
+CLASSES = 2  # 2 (POSITIVE_CLASS and all others), or as many as the CSV has
+POSITIVE_CLASS = None  # a class name of the CSV, or None: the first by name
+BOX_WEIGHT = 1.0  # 0 or more: how much the box counts in the loss
+CLASS_WEIGHT = 1.0  # 0 or more: how much the class counts in the loss
+IMAGE_SIZE = 96  # 96, 128, 160, 192 or 224 pixels
+ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
+WEIGHTS = "imagenet"  # "imagenet", None (random) or the path of a .weights.h5 or .h5 file
+BATCH_NORM_MOMENTUM = 0.9  # 0 to 1; Keras's 0.999 needs thousands of steps to forget ImageNet
+FREEZE = "batch_norm"  # "none", "batch_norm", "some" (up to stride 8) or "all" of the backbone
+HEAD = "vote"  # "vote", or "conv" (2018): one convolution as large as the last map
+HEAD_BLOCKS = 0  # blocks before the head, 0 or more
+HEAD_BLOCK = "conv"  # "conv" (3x3, 1024 filters, as in YOLOv2) or "inverted_res" (MobileNetV2's)
+VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in the loss, with "vote"
+LOSS = "log_mse"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
+OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
+LEARNING_RATE = 1e-3
+SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+AUGMENT = True  # True changes each training photo anew in each epoch
+EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
+BATCH_SIZE = 32
+PATIENCE = 100  # epochs without a better model after which training stops
+THREADS = 2  # threads that read and change photos
+INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
+SEED = 0
+
+
+def check_constants():
+    """Stop with one line when a constant has a value that cannot work."""
+
+    def check(name, is_right, choices):
+        if not is_right:
+            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {choices}.")
+
+    for name, choices in (
+        ("IMAGE_SIZE", (96, 128, 160, 192, 224)),
+        ("ALPHA", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+        ("FREEZE", ("none", "batch_norm", "some", "all")),
+        ("HEAD", ("vote", "conv")),
+        ("HEAD_BLOCK", ("conv", "inverted_res")),
+        ("OPTIMIZER", ("adam", "adamw", "sgd")),
+        ("SCHEDULE", ("cosine", "plateau")),
+        ("AUGMENT", (True, False)),
+        ("INMEMORY", (True, False)),
+    ):
+        value = globals()[name]
+        is_right = isinstance(value, (int, type(choices[0]))) and value in choices
+        check(name, is_right, "one of " + ", ".join(map(repr, choices)))
+    is_right = WEIGHTS is not None or FREEZE != "batch_norm"
+    check("FREEZE", is_right, "'none' when WEIGHTS is None: there are no averages to keep")
+    for name in ("HEAD_BLOCKS", "SEED", "CLASSES", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
+        value, least = globals()[name], int(name not in ("HEAD_BLOCKS", "SEED"))
+        is_right = isinstance(value, int) and least <= value < 2**32
+        check(name, is_right, f"a whole number from {least}")
+    number = (int, float)
+    momentum, rate = BATCH_NORM_MOMENTUM, LEARNING_RATE
+    is_right = isinstance(momentum, number) and 0 <= momentum < 1
+    check("BATCH_NORM_MOMENTUM", is_right, "from 0 to below 1")
+    for name in ("VOTE_LOSS", "BOX_WEIGHT", "CLASS_WEIGHT"):
+        is_right = isinstance(globals()[name], number) and globals()[name] >= 0
+        check(name, is_right, "a number from 0, such as 1.0")
+    check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
+    is_right = isinstance(LOSS, str) and set(LOSS.split("+")) <= set(LOSSES)
+    check("LOSS", is_right, f"one of {', '.join(LOSSES)}, or a sum such as giou+l1")
+
+
+def read_csv(name):
+    """Read the photos' paths, sizes and boxes from a CSV of generate_dataset.py.
+
+    Args:
+        name: the file, relative to ROOT.
+
+    Returns:
+        paths: a list of n absolute paths.
+        sizes: (n, 2), width and height of the upright photo in pixels.
+        corners: (n, 4), xmin, ymin, xmax and ymax in pixels of the upright photo.
+        class_names: a list of n strings.
+    """
+    file = ROOT / name
+    if not file.is_file():
+        sys.exit(f"{file} does not exist: run generate_dataset.py first.")
+    paths, numbers, class_names = [], [], []
+    with open(file, newline="", encoding="utf-8-sig") as csv_file:
+        rows = csv.DictReader(csv_file)
+        try:
+            for row in rows:
+                columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
+                width, height, xmin, ymin, xmax, ymax = (float(row[column]) for column in columns)
+                if not (0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height < np.inf > width):
+                    raise ValueError("the box is not in the photo")
+                paths.append(str(ROOT / row["path"]))
+                numbers.append((width, height, xmin, ymin, xmax, ymax))
+                class_names.append(row["class_name"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
+    if not paths:
+        sys.exit(f"{file} has no rows: run generate_dataset.py again.")
+    numbers = np.array(numbers, "float32")
+    return paths, numbers[:, :2], numbers[:, 2:], class_names
+
+
+def load_photo(file, image_size=None):
+    """Read a photo upright (EXIF) and in RGB, resized to a square when `image_size` is given.
+
+    Returns: a PIL image. Raises: OSError, when Pillow cannot read the file as a photo.
+    """
+    try:
+        with Image.open(file) as photo:
+            if image_size is None:
+                return ImageOps.exif_transpose(photo).convert("RGB")
+            photo.draft("RGB", (image_size, image_size))  # a JPEG at 1/2, 1/4 or 1/8, if enough
+            photo = ImageOps.exif_transpose(photo).convert("RGB")
+            return photo.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    except Exception as error:  # each of Pillow's decoders raises errors of its own
+        raise OSError(f"{file} cannot be read: {error}") from error
+
+
+def augment(photo, box, random):
+    """Return a training photo and its box, changed at random.
+
+    A window of 0.5 to 1.3 times the photo that keeps 85 % of the box, or more, becomes the photo,
+    mirrored or not, with up to half more or less brightness, contrast and saturation.
+
+    Args:
+        photo: (IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB.
+        box: (4,), as in PhotoDataset.
+        random: a NumPy generator.
+
+    Returns: a photo and a box, as given.
+    """
+    corners = np.array([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+    for _ in range(20):
+        size = IMAGE_SIZE * random.uniform(0.5, 1.3) * random.uniform(0.85, 1.15, 2)
+        start = (IMAGE_SIZE - size) * random.random(2)
+        kept = np.clip(corners, start, start + size)
+        if np.prod(kept[1] - kept[0]) >= 0.85 * np.prod(box[2:]):
+            break
+    else:  # a box as large as the photo can leave no such window
+        size, start, kept = np.full(2, IMAGE_SIZE), np.zeros(2), corners
+    minimum, maximum = (kept - start) * IMAGE_SIZE / size
+    if random.random() < 0.5:
+        start[0], size[0] = start[0] + size[0], -size[0]
+        minimum[0], maximum[0] = IMAGE_SIZE - maximum[0], IMAGE_SIZE - minimum[0]
+    (step_x, step_y), (left, top) = size / IMAGE_SIZE, start
+    brightness, contrast, saturation = random.uniform(0.5, 1.5, 3)
+    to_grey = np.full((3, 3), (0.299, 0.587, 0.114))  # ITU-R BT.601
+    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
+    colours = np.column_stack([colours, np.full(3, 128 * (1 - contrast))])
+    photo = Image.fromarray(photo).transform(
+        (IMAGE_SIZE, IMAGE_SIZE),
+        Image.Transform.AFFINE,
+        (step_x, 0, left, 0, step_y, top),
+        Image.Resampling.BILINEAR,
+        fillcolor=(128, 128, 128),
+    )
+    photo = np.asarray(photo.convert("RGB", colours.ravel().tolist()))
+    return photo, np.concatenate([(minimum + maximum) / 2, maximum - minimum])
+
+
+class PhotoDataset(keras.utils.PyDataset):
+    """Photos and their targets, in batches; with `training`, shuffled and changed each epoch.
+
+    A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and targets (batch, 4 or more),
+    float32. A target begins with a box: centre x, centre y, width and height in pixels of the
+    resized photo.
+    """
+
+    def __init__(self, paths, targets, training=False):
+        """Read the photos at once if INMEMORY, else make sure that they are there."""
+        self.augment = training and AUGMENT
+        super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
+        self.paths, self.targets, self.photos = paths, targets.astype("float32"), None
+        try:
+            if INMEMORY:
+                self.photos = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
+                with ThreadPoolExecutor(THREADS) as executor:
+                    photos = executor.map(load_photo, paths, [IMAGE_SIZE] * len(paths))
+                    progress = tqdm(
+                        photos, "reading photos", len(paths), unit=" photos", leave=False
+                    )
+                    for index, photo in enumerate(progress):
+                        self.photos[index] = photo
+            for path in [] if INMEMORY else paths:
+                Path(path).stat()
+        except OSError as error:
+            sys.exit(f"{error}. Was the photo moved? Run generate_dataset.py again.")
+        self.order, self.epoch = np.arange(len(paths)), 0
+        self.random = np.random.default_rng(SEED) if training else None
+        self.on_epoch_end()
+
+    def __len__(self):
+        """Return the number of batches."""
+        return -(-len(self.paths) // BATCH_SIZE)
+
+    def __getitem__(self, index):
+        """Return a batch; the last of an epoch may be smaller."""
+        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        targets = self.targets[chosen]
+        if INMEMORY:
+            photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
+        else:
+            photos = np.stack([load_photo(self.paths[i], IMAGE_SIZE) for i in chosen])
+        if self.augment:
+            random = np.random.default_rng((SEED, self.epoch, index))  # the same in any thread
+            for i in range(len(chosen)):
+                photos[i], targets[i, :4] = augment(photos[i], targets[i, :4], random)
+        return photos, targets
+
+    def on_epoch_end(self):
+        """Shuffle, for the next epoch."""
+        self.epoch += 1
+        if self.random is not None:
+            self.random.shuffle(self.order)
+
+
+def create_dataset(csv_name, training=False):
+    """Return the PhotoDataset of a CSV: a target is a box and the number of its class."""
+    paths, sizes, corners, class_names = read_csv(csv_name)
+    targets = np.column_stack([to_boxes(corners, sizes), to_class_ids(class_names)])
+    return PhotoDataset(paths, targets, training)
+
+
+def list_classes():
+    """Return the names of the CLASSES classes, in the order of their probabilities."""
+    names = sorted(set(read_csv(TRAIN_CSV)[-1]))
+    if len(names) == 1:
+        sys.exit(f"{TRAIN_CSV} has one class only, {names[0]}: use example 1.")
+    if CLASSES not in (2, len(names)):
+        sys.exit(f"CLASSES = {CLASSES} must be 2 or {len(names)}, as many as {TRAIN_CSV} has.")
+    if CLASSES > 2:
+        return names
+    if POSITIVE_CLASS not in (None, *names):
+        sys.exit(f"POSITIVE_CLASS = {POSITIVE_CLASS!r} must be None or one of {', '.join(names)}.")
+    positive = POSITIVE_CLASS or names[0]
+    names.remove(positive)
+    return [positive, names[0] if len(names) == 1 else f"not {positive}"]
+
+
+def to_class_ids(class_names):
+    """Turn class names (n,) into positions in `list_classes()`: (n,)."""
+    classes = list_classes()
+    if CLASSES == 2:
+        return np.array([int(name != classes[0]) for name in class_names])
+    unknown = sorted(set(class_names) - set(classes))
+    if unknown:
+        sys.exit(f"{TRAIN_CSV} has no {', '.join(unknown)}: run generate_dataset.py again.")
+    return np.array([classes.index(name) for name in class_names])
+
+
+def to_boxes(corners, sizes):
+    """Turn corners (n, 4) in photos of `sizes` (n, 2) into what the network learns (n, 4)."""
+    scale = IMAGE_SIZE / sizes
+    minimum, maximum = corners[:, :2] * scale, corners[:, 2:] * scale
+    return np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
+
+
+def to_corners(boxes, sizes):
+    """Turn the network's answers (n, 4) into corners (n, 4) within photos of `sizes` (n, 2)."""
+    scale = sizes / IMAGE_SIZE
+    centre, half = boxes[:, :2] * scale, np.maximum(boxes[:, 2:], 0) * scale / 2
+    corners = [np.clip(corner, 0, sizes) for corner in (centre - half, centre + half)]
+    return np.concatenate(corners, axis=1)
+
+
+def create_backbone():
+    """Return a classifier without its top, frozen as FREEZE says.
+
+    M. Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018.
+
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: its last map.
+    """
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
+    has_alpha = "alpha" in inspect.signature(Backbone).parameters  # EfficientNet's have none
+    try:
+        backbone = Backbone(
+            input_tensor=preprocess_input(inputs),
+            input_shape=inputs.shape[1:],  # chooses the file of ImageNet weights
+            include_top=False,
+            weights=WEIGHTS if WEIGHTS in ("imagenet", None) else str(ROOT / WEIGHTS),
+            **({"alpha": ALPHA} if has_alpha else {}),
+        )
+    except Exception as error:  # Keras raises a bare Exception when there is no network
+        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+            layer.trainable = FREEZE != "batch_norm"  # False: inference mode, in training too
+    if FREEZE in ("some", "all"):
+        last = last_map(backbone.layers, 8) if FREEZE == "some" else backbone.output
+        keras.Model(inputs, last).trainable = False
+    return backbone
+
+
+def last_map(layers_in_order, stride):
+    """Return the last feature map of a stride: (batch, size, size, channels)."""
+    shape = (IMAGE_SIZE // stride, IMAGE_SIZE // stride)
+    return [layer.output for layer in layers_in_order if layer.output.shape[1:3] == shape][-1]
+
+
+def normalize(features):
+    """Return a map after batch normalization and ReLU6, as after MobileNetV2's convolutions."""
+    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(features))
+
+
+def add_block(features):
+    """Return a map after one more block of the kind HEAD_BLOCK."""
+    if HEAD_BLOCK == "conv":
+        return normalize(layers.Conv2D(1024, 3, padding="same", use_bias=False)(features))
+    wide = normalize(layers.Conv2D(960, 1, use_bias=False)(features))
+    wide = normalize(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(wide))
+    narrow = layers.Conv2D(320, 1, use_bias=False)(wide)
+    narrow = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(narrow)
+    return layers.Add()([features, narrow]) if features.shape == narrow.shape else narrow
+
+
+def vote(features, finer):
+    """Return the box that the cells of a map vote for, wherever the object is: (batch, 4).
+
+    Each cell says how far the sides of the box are from its centre, as in Z. Tian et al., FCOS:
+    fully convolutional one-stage object detection, ICCV 2019, and how sure it is. A softmax over
+    all cells turns the latter into weights; the answer is the weighted mean of the boxes.
+
+    Args:
+        features: (batch, size, size, channels), the last map.
+        finer: (batch, 2 size, 2 size, channels), an earlier map, which knows better where it is.
+    """
+    features = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(128, 1)(features))
+    features = layers.Add()([features, layers.Conv2D(128, 1)(finer)])
+    features = layers.SeparableConv2D(128, 3, padding="same")(normalize(features))
+    cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1)(normalize(features)))
+    scores, sides = cells[..., :1], IMAGE_SIZE * ops.sigmoid(cells[..., 1:])
+    left_top, right_bottom = sides[..., :2], sides[..., 2:]
+    middles = (right_bottom - left_top) / 2 + cell_centres(cells.shape[1])
+    votes = layers.Concatenate(name="votes")([middles, left_top + right_bottom, scores])
+    return ops.sum(ops.softmax(votes[..., 4:], axis=1) * votes[..., :4], axis=1)
+
+
+def cell_centres(cells):
+    """Return x and y of the centres of the cells of a square map in pixels: (cells, 2), float32."""
+    size = math.isqrt(cells)
+    ticks = (np.arange(size, dtype="float32") + 0.5) * IMAGE_SIZE / size
+    return np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+
+
+def create_model():
+    """Return the backbone with HEAD_BLOCKS blocks and two heads in the place of its top.
+
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Outputs: (batch, 4), a box, and
+    (batch, CLASSES), probabilities.
+    """
+    backbone = create_backbone()
+    features = backbone.output
+    for _ in range(HEAD_BLOCKS):
+        features = add_block(features)
+    if HEAD == "vote":
+        box = vote(features, last_map(backbone.layers, 16))
+    else:  # an empty box has no gradient, so the first answer is the middle of the photo
+        start = keras.initializers.Constant(IMAGE_SIZE / 2)
+        box = layers.Conv2D(4, features.shape[1], bias_initializer=start)(features)
+    coords = layers.Reshape((4,), name="coords")(box)
+    pooled = layers.GlobalAveragePooling2D()(features)
+    classes = layers.Dense(CLASSES, activation="softmax", name="classes")(pooled)
+    return keras.Model(backbone.inputs[0], [coords, classes])
+
+
+def areas(y_true, y_pred):
+    """Return the areas of intersection, union and smallest box around both: each (batch,)."""
+    boxes = ops.stack([y_true[:, :4], y_pred[:, :4]])
+    half = ops.maximum(boxes[..., 2:], 0) / 2
+    minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
+    overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
+    around = ops.max(maximum, axis=0) - ops.min(minimum, axis=0)
+    intersection = ops.prod(ops.maximum(overlap, 0), axis=1)
+    union = ops.sum(ops.prod(2 * half, axis=2), axis=0) - intersection
+    return intersection, union, ops.prod(around, axis=1)
+
+
+def iou(y_true, y_pred):
+    """Return the intersection over union of each pair of boxes.
+
+    P. Jaccard, The distribution of the flora in the alpine zone, 1912. Boxes that do not overlap
+    have 0, and so has a box with a negative width or height.
+
+    Args:
+        y_true: (batch, 4 or more), a box first: centre x, centre y, width and height.
+        y_pred: likewise.
+
+    Returns: (batch,), 0 to 1.
+    """
+    intersection, union, _ = areas(y_true, y_pred)
+    return ops.clip(intersection / ops.maximum(union, keras.config.epsilon()), 0, 1)
+
+
+def giou(y_true, y_pred):
+    """Return the generalized IoU of each pair of boxes, which tells near from far at IoU 0 too.
+
+    H. Rezatofighi et al., Generalized intersection over union, CVPR 2019. Arguments as for `iou`.
+
+    Returns: (batch,), -1 to 1.
+    """
+    _, union, around = areas(y_true, y_pred)
+    return iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
+
+
+# Each takes y_true and y_pred, (batch, 4) in pixels, and returns (batch,).
+LOSSES = {
+    "mse": keras.losses.mean_squared_error,
+    "mae": keras.losses.mean_absolute_error,
+    "smooth_l1": keras.losses.huber,  # R. Girshick, Fast R-CNN, ICCV 2015
+    "log_mse": lambda y_true, y_pred: ops.mean(ops.log((y_true - y_pred) ** 2 + 1), axis=1),
+    "l1": lambda y_true, y_pred: ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE,
+    "giou": lambda y_true, y_pred: 1 - giou(y_true, y_pred),
+    # Complete IoU: Z. Zheng et al., Distance-IoU loss, AAAI 2020.
+    "ciou": lambda *boxes: 1 - keras.utils.bounding_boxes.compute_ciou(*boxes, "center_xywh"),
+}
+
+
+def box_loss(y_true, y_pred):
+    """Return the sum of the losses that LOSS names: (batch,)."""
+    return sum(LOSSES[name](y_true, y_pred) for name in LOSS.split("+"))
+
+
+def vote_loss(y_true, votes):
+    """Return how wrong the votes of the cells around the middle of the true box are: (batch,).
+
+    How much a cell counts falls off with its distance from the middle as a Gaussian, as in X. Zhou
+    et al., Objects as points, 2019; the scores shall do so too, hence the cross-entropy.
+
+    Args:
+        y_true: (batch, 4), boxes.
+        votes: (batch, 5 cells), a box and a score of each cell.
+    """
+    cells = votes.shape[1] // 5
+    votes = ops.reshape(votes, (-1, cells, 5))
+    distances = (y_true[:, None, :2] - cell_centres(cells)) / (y_true[:, None, 2:] / 2)
+    targets = ops.softmax(-ops.sum(distances**2, axis=2), axis=1)
+    boxes = ops.reshape(votes[..., :4], (-1, 4))
+    losses = ops.reshape(box_loss(ops.repeat(y_true, cells, axis=0), boxes), (-1, cells))
+    entropy = keras.losses.categorical_crossentropy(targets, votes[..., 4], from_logits=True)
+    return ops.sum(targets * losses, axis=1) + 0.3 * entropy
+
+
+def focal_loss(y_true, y_pred, alpha=0.9, gamma=2.0):
+    """Return the focal loss, which counts what is far from right more than what is nearly right.
+
+    T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017.
+
+    Args:
+        y_true: (batch,), 1 for the positive class and 0 for the others.
+        y_pred: (batch,), probabilities of the positive class.
+        alpha: how much the positive class counts; the others count 1 - alpha.
+        gamma: how much less counts what is nearly right; with 0 it is a weighted cross-entropy.
+
+    Returns: (batch,), 0 or more. Finite, and with finite gradients, for 0 and 1 too.
+    """
+    y_pred = ops.clip(y_pred, keras.config.epsilon(), 1 - keras.config.epsilon())
+    positive = alpha * (1 - y_pred) ** gamma * y_true * ops.log(y_pred)
+    negative = (1 - alpha) * y_pred**gamma * (1 - y_true) * ops.log(1 - y_pred)
+    return -(positive + negative)
+
+
+def class_loss(y_true, y_pred):
+    """Return how wrong probabilities (batch, CLASSES) are for class numbers (batch,): (batch,)."""
+    if CLASSES == 2:
+        return focal_loss(1 - y_true, y_pred[:, 0])
+    return keras.losses.sparse_categorical_crossentropy(ops.cast(y_true, "int32"), y_pred)
+
+
+def loss(y_true, y_pred):
+    """Return the weighted sum of the losses of box and class: (batch,).
+
+    Args:
+        y_true: (batch, 5), a box and a class number.
+        y_pred: (batch, 4 + CLASSES) or (batch, 4 + CLASSES + 5 cells), a box, probabilities, votes.
+    """
+    box, probabilities, votes = y_pred[:, :4], y_pred[:, 4 : 4 + CLASSES], y_pred[:, 4 + CLASSES :]
+    total = box_loss(y_true[:, :4], box)
+    if votes.shape[1] > 0:
+        total = total + VOTE_LOSS * vote_loss(y_true[:, :4], votes)
+    return BOX_WEIGHT * total + CLASS_WEIGHT * class_loss(y_true[:, 4], probabilities)
+
+
+def accuracy(y_true, y_pred):
+    """Return 1 where the most probable class is the true one, and 0 elsewhere: (batch,)."""
+    right = ops.argmax(y_pred[:, 4 : 4 + CLASSES], axis=1) == ops.cast(y_true[:, 4], "int32")
+    return ops.cast(right, "float32")
+
+
+def score(y_true, y_pred):
+    """Return the IoU where the class is right, and 0 elsewhere: (batch,).
+
+    Its mean rewards both: neither boxes without classes nor classes without boxes bring any.
+    """
+    return iou(y_true, y_pred) * accuracy(y_true, y_pred)
+
+
+METRICS = [score, iou, accuracy]  # the first chooses the best model
+
+
+def create_optimizer():
+    """Return the optimizer that OPTIMIZER names."""
+    if OPTIMIZER == "sgd":
+        return keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
+    if OPTIMIZER == "adam":
+        return keras.optimizers.Adam(LEARNING_RATE)
+    return keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
+
+
+def create_schedule(monitor):
+    """Return the callback that sets the learning rate as SCHEDULE says.
+
+    I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
+    """
+    if SCHEDULE == "plateau":
+        return keras.callbacks.ReduceLROnPlateau(monitor, mode="max", factor=0.2, patience=10)
+    warm_up = min(3, EPOCHS // 10)
+    cosine = keras.optimizers.schedules.CosineDecay(
+        0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
+    )  # by epoch: within each step it makes TensorFlow a quarter slower
+    return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
+
+
+def create_trained_part(model, *datasets):
+    """Return the part of the model that is trained, which shows the votes too.
+
+    With FREEZE "some" or "all", and photos that stay the same, it starts where the frozen part
+    ends, and the frozen part's maps take the photos' place in the datasets.
+    """
+    inputs, outputs = model.inputs[0], list(model.outputs)
+    if HEAD == "vote" and VOTE_LOSS > 0:
+        outputs.append(layers.Flatten()(model.get_layer("votes").output))
+    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT:
+        trained = [layer for layer in model.layers if layer.trainable]
+        needed = {id(map) for layer in trained for map in keras.tree.flatten(layer.input)}
+        outputs_of_frozen = [layer.output for layer in model.layers if not layer.trainable]
+        inputs = [map for map in outputs_of_frozen if id(map) in needed]
+        frozen = keras.Model(model.inputs, inputs)
+        for dataset in datasets:
+            maps = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
+            dataset.photos = tuple(keras.tree.flatten(maps))  # one map or two
+    return keras.Model(inputs, layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0])
+
+
+def draw_curves(history):
+    """Draw loss and metrics of training and validation over the epochs into curves.png."""
+    names = ["loss", *(metric.__name__ for metric in METRICS)]
+    figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names):
+        epochs = range(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], label="training")
+        axes.plot(epochs, history[f"val_{name}"], label="validation")
+        axes.set(xlabel="epoch", ylabel=name, yscale="log" if name == "loss" else "linear")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(FOLDER / "curves.png")
+
+
+def main():
+    """Train, keep the best model and draw the curves. Ctrl-C ends the training early."""
+    check_constants()
+    keras.utils.set_random_seed(SEED)
+    training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
+    model = create_model()
+    part = create_trained_part(model, training, validation)
+    part.compile(create_optimizer(), loss, metrics=METRICS)
+    monitor = f"val_{METRICS[0].__name__}"
+    model_file = FOLDER / f"model-{{{monitor}:.2f}}.keras"
+    history = keras.callbacks.History()
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        model_file, monitor, mode="max", save_best_only=True
+    )
+    checkpoint.set_model(model)
+    checkpoint.set_model = lambda part: None  # what is saved is the whole model
+    callbacks = [
+        history,
+        keras.callbacks.TerminateOnNaN(),
+        checkpoint,
+        keras.callbacks.EarlyStopping(monitor, mode="max", patience=PATIENCE),
+        create_schedule(monitor),
+        keras.callbacks.CSVLogger(FOLDER / "log.csv"),
+    ]
+    start = time.time()
+    try:
+        part.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
+    except KeyboardInterrupt:
+        print("\nInterrupted.")
+    # The last model file is the best. The check leaves out one whose writing was interrupted.
+    files = [file for file in FOLDER.glob("model-*.keras") if file.stat().st_mtime >= start]
+    files = sorted(filter(zipfile.is_zipfile, files), key=lambda file: file.stat().st_mtime)
+    if not files:
+        sys.exit("No model was saved: no epoch was finished, or the loss was no number any more.")
+    for file in files[:-1]:
+        file.unlink()
+    draw_curves(history.history)
+    print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
+    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {monitor} of all")
+    print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
+    print(files[-1])
+
+
+if __name__ == "__main__":
+    main()

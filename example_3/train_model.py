@@ -1,0 +1,465 @@
+"""Example 3: train MobileNetV2 to say which cells of a grid the one object in a photo covers.
+
+    python example_3/train_model.py
+
+The network answers with no coordinates but with a grid of CELLS x CELLS probabilities that the
+object's box covers a cell. Features of several strides are brought together, the coarse ones, which
+know what is there, and the fine ones, which know where it is. The loss asks for cells that are
+right, and for a grid that overlaps with the true one:
+
+    loss = binary cross-entropy - log(dice),  dice = 2 sum(p_hat p) / (sum(p_hat) + sum(p))
+
+Run generate_dataset.py first, and evaluate_performance.py afterwards.
+"""
+
+import csv
+import inspect
+import os
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings about a GPU that is not there
+
+import keras
+import numpy as np
+from keras import layers, ops
+from keras.applications import MobileNetV2 as Backbone
+from keras.applications.mobilenet_v2 import preprocess_input
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
+FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
+
+TRAIN_CSV = "train.csv"
+VALIDATION_CSV = "validation.csv"
+IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
+CELLS = 28  # 7, 14, 28 or 56 cells a side with 224 pixels: 32, 16, 8 or 4 pixels a cell
+ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
+WEIGHTS = "imagenet"  # "imagenet", None (random) or the path of a .weights.h5 or .h5 file
+BATCH_NORM_MOMENTUM = 0.9  # 0 to 1; Keras's 0.999 needs thousands of steps to forget ImageNet
+FREEZE = "batch_norm"  # "none", "batch_norm", "some" (up to stride 8) or "all" of the backbone
+OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
+LEARNING_RATE = 1e-3
+SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+AUGMENT = True  # True changes each training photo anew in each epoch
+EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
+BATCH_SIZE = 32
+PATIENCE = 100  # epochs without a better model after which training stops
+THREADS = 2  # threads that read and change photos
+INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
+SEED = 0
+
+
+def check_constants():
+    """Stop with one line when a constant has a value that cannot work."""
+
+    def check(name, is_right, choices):
+        if not is_right:
+            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {choices}.")
+
+    for name, choices in (
+        ("IMAGE_SIZE", (96, 128, 160, 192, 224)),
+        ("ALPHA", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+        ("FREEZE", ("none", "batch_norm", "some", "all")),
+        ("OPTIMIZER", ("adam", "adamw", "sgd")),
+        ("SCHEDULE", ("cosine", "plateau")),
+        ("AUGMENT", (True, False)),
+        ("INMEMORY", (True, False)),
+    ):
+        value = globals()[name]
+        is_right = isinstance(value, (int, type(choices[0]))) and value in choices
+        check(name, is_right, "one of " + ", ".join(map(repr, choices)))
+    is_right = WEIGHTS is not None or FREEZE != "batch_norm"
+    check("FREEZE", is_right, "'none' when WEIGHTS is None: there are no averages to keep")
+    sides = [IMAGE_SIZE // stride for stride in (32, 16, 8, 4)]
+    is_right = isinstance(CELLS, int) and CELLS in sides
+    check("CELLS", is_right, f"one of {', '.join(map(str, sides))} when IMAGE_SIZE = {IMAGE_SIZE}")
+    for name in ("SEED", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
+        value, least = globals()[name], int(name != "SEED")
+        is_right = isinstance(value, int) and least <= value < 2**32
+        check(name, is_right, f"a whole number from {least}")
+    number = (int, float)
+    momentum, rate = BATCH_NORM_MOMENTUM, LEARNING_RATE
+    is_right = isinstance(momentum, number) and 0 <= momentum < 1
+    check("BATCH_NORM_MOMENTUM", is_right, "from 0 to below 1")
+    check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
+
+
+def read_csv(name):
+    """Read the photos' paths, sizes and boxes from a CSV of generate_dataset.py.
+
+    Args:
+        name: the file, relative to ROOT.
+
+    Returns:
+        paths: a list of n absolute paths.
+        sizes: (n, 2), width and height of the upright photo in pixels.
+        corners: (n, 4), xmin, ymin, xmax and ymax in pixels of the upright photo.
+        class_names: a list of n strings.
+    """
+    file = ROOT / name
+    if not file.is_file():
+        sys.exit(f"{file} does not exist: run generate_dataset.py first.")
+    paths, numbers, class_names = [], [], []
+    with open(file, newline="", encoding="utf-8-sig") as csv_file:
+        rows = csv.DictReader(csv_file)
+        try:
+            for row in rows:
+                columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
+                width, height, xmin, ymin, xmax, ymax = (float(row[column]) for column in columns)
+                if not (0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height < np.inf > width):
+                    raise ValueError("the box is not in the photo")
+                paths.append(str(ROOT / row["path"]))
+                numbers.append((width, height, xmin, ymin, xmax, ymax))
+                class_names.append(row["class_name"])
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
+    if not paths:
+        sys.exit(f"{file} has no rows: run generate_dataset.py again.")
+    numbers = np.array(numbers, "float32")
+    return paths, numbers[:, :2], numbers[:, 2:], class_names
+
+
+def load_photo(file, image_size=None):
+    """Read a photo upright (EXIF) and in RGB, resized to a square when `image_size` is given.
+
+    Returns: a PIL image. Raises: OSError, when Pillow cannot read the file as a photo.
+    """
+    try:
+        with Image.open(file) as photo:
+            if image_size is None:
+                return ImageOps.exif_transpose(photo).convert("RGB")
+            photo.draft("RGB", (image_size, image_size))  # a JPEG at 1/2, 1/4 or 1/8, if enough
+            photo = ImageOps.exif_transpose(photo).convert("RGB")
+            return photo.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    except Exception as error:  # each of Pillow's decoders raises errors of its own
+        raise OSError(f"{file} cannot be read: {error}") from error
+
+
+def augment(photo, box, random):
+    """Return a training photo and its box, changed at random.
+
+    A window of 0.5 to 1.3 times the photo that keeps 85 % of the box, or more, becomes the photo,
+    mirrored or not, with up to half more or less brightness, contrast and saturation.
+
+    Args:
+        photo: (IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB.
+        box: (4,), as in PhotoDataset.
+        random: a NumPy generator.
+
+    Returns: a photo and a box, as given.
+    """
+    corners = np.array([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+    for _ in range(20):
+        size = IMAGE_SIZE * random.uniform(0.5, 1.3) * random.uniform(0.85, 1.15, 2)
+        start = (IMAGE_SIZE - size) * random.random(2)
+        kept = np.clip(corners, start, start + size)
+        if np.prod(kept[1] - kept[0]) >= 0.85 * np.prod(box[2:]):
+            break
+    else:  # a box as large as the photo can leave no such window
+        size, start, kept = np.full(2, IMAGE_SIZE), np.zeros(2), corners
+    minimum, maximum = (kept - start) * IMAGE_SIZE / size
+    if random.random() < 0.5:
+        start[0], size[0] = start[0] + size[0], -size[0]
+        minimum[0], maximum[0] = IMAGE_SIZE - maximum[0], IMAGE_SIZE - minimum[0]
+    (step_x, step_y), (left, top) = size / IMAGE_SIZE, start
+    brightness, contrast, saturation = random.uniform(0.5, 1.5, 3)
+    to_grey = np.full((3, 3), (0.299, 0.587, 0.114))  # ITU-R BT.601
+    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
+    colours = np.column_stack([colours, np.full(3, 128 * (1 - contrast))])
+    photo = Image.fromarray(photo).transform(
+        (IMAGE_SIZE, IMAGE_SIZE),
+        Image.Transform.AFFINE,
+        (step_x, 0, left, 0, step_y, top),
+        Image.Resampling.BILINEAR,
+        fillcolor=(128, 128, 128),
+    )
+    photo = np.asarray(photo.convert("RGB", colours.ravel().tolist()))
+    return photo, np.concatenate([(minimum + maximum) / 2, maximum - minimum])
+
+
+class PhotoDataset(keras.utils.PyDataset):
+    """Photos and their targets, in batches; with `training`, shuffled and changed each epoch.
+
+    A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and targets (batch, 4 or more),
+    float32. A target begins with a box: centre x, centre y, width and height in pixels of the
+    resized photo.
+    """
+
+    def __init__(self, paths, targets, training=False):
+        """Read the photos at once if INMEMORY, else make sure that they are there."""
+        self.augment = training and AUGMENT
+        super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
+        self.paths, self.targets, self.photos = paths, targets.astype("float32"), None
+        try:
+            if INMEMORY:
+                self.photos = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
+                with ThreadPoolExecutor(THREADS) as executor:
+                    photos = executor.map(load_photo, paths, [IMAGE_SIZE] * len(paths))
+                    progress = tqdm(
+                        photos, "reading photos", len(paths), unit=" photos", leave=False
+                    )
+                    for index, photo in enumerate(progress):
+                        self.photos[index] = photo
+            for path in [] if INMEMORY else paths:
+                Path(path).stat()
+        except OSError as error:
+            sys.exit(f"{error}. Was the photo moved? Run generate_dataset.py again.")
+        self.order, self.epoch = np.arange(len(paths)), 0
+        self.random = np.random.default_rng(SEED) if training else None
+        self.on_epoch_end()
+
+    def __len__(self):
+        """Return the number of batches."""
+        return -(-len(self.paths) // BATCH_SIZE)
+
+    def __getitem__(self, index):
+        """Return a batch; the last of an epoch may be smaller."""
+        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        targets = self.targets[chosen]
+        if INMEMORY:
+            photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
+        else:
+            photos = np.stack([load_photo(self.paths[i], IMAGE_SIZE) for i in chosen])
+        if self.augment:
+            random = np.random.default_rng((SEED, self.epoch, index))  # the same in any thread
+            for i in range(len(chosen)):
+                photos[i], targets[i, :4] = augment(photos[i], targets[i, :4], random)
+        return photos, targets
+
+    def on_epoch_end(self):
+        """Shuffle, for the next epoch."""
+        self.epoch += 1
+        if self.random is not None:
+            self.random.shuffle(self.order)
+
+
+def create_dataset(csv_name, training=False):
+    """Return the PhotoDataset of a CSV."""
+    paths, sizes, corners, _ = read_csv(csv_name)
+    return PhotoDataset(paths, to_boxes(corners, sizes), training)
+
+
+def to_boxes(corners, sizes):
+    """Turn corners (n, 4) in photos of `sizes` (n, 2) into what the network learns (n, 4)."""
+    scale = IMAGE_SIZE / sizes
+    minimum, maximum = corners[:, :2] * scale, corners[:, 2:] * scale
+    return np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
+
+
+def create_backbone():
+    """Return a classifier without its top, frozen as FREEZE says.
+
+    M. Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018.
+
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: its last map.
+    """
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
+    has_alpha = "alpha" in inspect.signature(Backbone).parameters  # EfficientNet's have none
+    try:
+        backbone = Backbone(
+            input_tensor=preprocess_input(inputs),
+            input_shape=inputs.shape[1:],  # chooses the file of ImageNet weights
+            include_top=False,
+            weights=WEIGHTS if WEIGHTS in ("imagenet", None) else str(ROOT / WEIGHTS),
+            **({"alpha": ALPHA} if has_alpha else {}),
+        )
+    except Exception as error:  # Keras raises a bare Exception when there is no network
+        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+            layer.trainable = FREEZE != "batch_norm"  # False: inference mode, in training too
+    if FREEZE in ("some", "all"):
+        last = last_map(backbone.layers, 8) if FREEZE == "some" else backbone.output
+        keras.Model(inputs, last).trainable = False
+    return backbone
+
+
+def last_map(layers_in_order, stride):
+    """Return the last feature map of a stride: (batch, size, size, channels)."""
+    shape = (IMAGE_SIZE // stride, IMAGE_SIZE // stride)
+    return [layer.output for layer in layers_in_order if layer.output.shape[1:3] == shape][-1]
+
+
+def normalize(features):
+    """Return a map after batch normalization and ReLU6, as after MobileNetV2's convolutions."""
+    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(features))
+
+
+def create_model():
+    """Return the backbone and a decoder that brings its maps together in a grid.
+
+    O. Ronneberger et al., U-Net: convolutional networks for biomedical image segmentation, MICCAI
+    2015. The maps are the sums at the end of the residual blocks, which are narrow.
+
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: (batch, CELLS, CELLS),
+    probabilities.
+    """
+    backbone = create_backbone()
+    sums = [layer for layer in backbone.layers if isinstance(layer, layers.Add)]
+    features = normalize(layers.Conv2D(128, 1, use_bias=False)(last_map(sums, 32)))
+    for stride in (16, 8, 4):
+        if IMAGE_SIZE // stride > CELLS:
+            break
+        features = layers.UpSampling2D(interpolation="bilinear")(features)
+        finer = normalize(layers.Conv2D(64, 1, use_bias=False)(last_map(sums, stride)))
+        features = layers.Concatenate()([features, finer])
+        features = layers.SeparableConv2D(128, 3, padding="same", use_bias=False)(features)
+        features = normalize(features)
+    cells = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(features)
+    return keras.Model(backbone.inputs[0], layers.Reshape((CELLS, CELLS), name="cells")(cells))
+
+
+def to_grid(boxes):
+    """Return which cells boxes cover: (batch, CELLS, CELLS), rows first, 0 or 1.
+
+    A cell is 1 when at least half of it is covered. If no cell is, the cells that are covered most
+    are 1, so that the smallest box marks one.
+
+    Args:
+        boxes: (batch, 4), centre x, centre y, width and height in pixels of the resized photo.
+    """
+    size = IMAGE_SIZE / CELLS
+    starts = np.arange(CELLS, dtype="float32") * size
+    centres, halves = boxes[:, :2, None], boxes[:, 2:, None] / 2
+    ends = ops.minimum(centres + halves, starts + size)
+    covered = ops.maximum(ends - ops.maximum(centres - halves, starts), 0) / size
+    covered = covered[:, 1, :, None] * covered[:, 0, None, :]
+    enough = ops.minimum(ops.max(covered, axis=(1, 2), keepdims=True), 0.5)
+    return ops.cast((covered >= enough) & (covered > 0), "float32")
+
+
+def dice_coefficient(y_true, y_pred):
+    """Return how much the grids of predicted and true cells overlap.
+
+    L. R. Dice, Measures of the amount of ecologic association between species, 1945; for
+    probabilities F. Milletari et al., V-Net, 3DV 2016.
+
+    Args:
+        y_true: (batch, 4), boxes.
+        y_pred: (batch, CELLS, CELLS), probabilities.
+
+    Returns: (batch,), 0 to 1, for each photo its own.
+    """
+    grid = to_grid(y_true)
+    both, total = ops.sum(grid * y_pred, axis=(1, 2)), ops.sum(grid + y_pred, axis=(1, 2))
+    return 2 * both / ops.maximum(total, keras.config.epsilon())
+
+
+def loss(y_true, y_pred):
+    """Return binary cross-entropy - log(dice), arguments as for `dice_coefficient`: (batch,)."""
+    entropy = ops.mean(keras.losses.binary_crossentropy(to_grid(y_true), y_pred), axis=1)
+    dice = dice_coefficient(y_true, y_pred)
+    return entropy - ops.log(ops.maximum(dice, keras.config.epsilon()))
+
+
+METRICS = [dice_coefficient]  # the first chooses the best model
+
+
+def create_optimizer():
+    """Return the optimizer that OPTIMIZER names."""
+    if OPTIMIZER == "sgd":
+        return keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
+    if OPTIMIZER == "adam":
+        return keras.optimizers.Adam(LEARNING_RATE)
+    return keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
+
+
+def create_schedule(monitor):
+    """Return the callback that sets the learning rate as SCHEDULE says.
+
+    I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
+    """
+    if SCHEDULE == "plateau":
+        return keras.callbacks.ReduceLROnPlateau(monitor, mode="max", factor=0.2, patience=10)
+    warm_up = min(3, EPOCHS // 10)
+    cosine = keras.optimizers.schedules.CosineDecay(
+        0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
+    )  # by epoch: within each step it makes TensorFlow a quarter slower
+    return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
+
+
+def create_trained_part(model, *datasets):
+    """Return the part of the model that is trained.
+
+    With FREEZE "some" or "all", and photos that stay the same, it starts where the frozen part
+    ends, and the frozen part's maps take the photos' place in the datasets.
+    """
+    inputs = model.inputs[0]
+    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT:
+        trained = [layer for layer in model.layers if layer.trainable]
+        needed = {id(map) for layer in trained for map in keras.tree.flatten(layer.input)}
+        outputs_of_frozen = [layer.output for layer in model.layers if not layer.trainable]
+        inputs = [map for map in outputs_of_frozen if id(map) in needed]
+        frozen = keras.Model(model.inputs, inputs)
+        for dataset in datasets:
+            maps = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
+            dataset.photos = tuple(keras.tree.flatten(maps))  # one map or two
+    return keras.Model(inputs, model.output)
+
+
+def draw_curves(history):
+    """Draw loss and metrics of training and validation over the epochs into curves.png."""
+    names = ["loss", *(metric.__name__ for metric in METRICS)]
+    figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names):
+        epochs = range(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], label="training")
+        axes.plot(epochs, history[f"val_{name}"], label="validation")
+        axes.set(xlabel="epoch", ylabel=name, yscale="log" if name == "loss" else "linear")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(FOLDER / "curves.png")
+
+
+def main():
+    """Train, keep the best model and draw the curves. Ctrl-C ends the training early."""
+    check_constants()
+    keras.utils.set_random_seed(SEED)
+    training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
+    model = create_model()
+    part = create_trained_part(model, training, validation)
+    part.compile(create_optimizer(), loss, metrics=METRICS)
+    monitor = f"val_{METRICS[0].__name__}"
+    model_file = FOLDER / f"model-{{{monitor}:.2f}}.keras"
+    history = keras.callbacks.History()
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        model_file, monitor, mode="max", save_best_only=True
+    )
+    checkpoint.set_model(model)
+    checkpoint.set_model = lambda part: None  # what is saved is the whole model
+    callbacks = [
+        history,
+        keras.callbacks.TerminateOnNaN(),
+        checkpoint,
+        keras.callbacks.EarlyStopping(monitor, mode="max", patience=PATIENCE),
+        create_schedule(monitor),
+        keras.callbacks.CSVLogger(FOLDER / "log.csv"),
+    ]
+    start = time.time()
+    try:
+        part.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
+    except KeyboardInterrupt:
+        print("\nInterrupted.")
+    # The last model file is the best. The check leaves out one whose writing was interrupted.
+    files = [file for file in FOLDER.glob("model-*.keras") if file.stat().st_mtime >= start]
+    files = sorted(filter(zipfile.is_zipfile, files), key=lambda file: file.stat().st_mtime)
+    if not files:
+        sys.exit("No model was saved: no epoch was finished, or the loss was no number any more.")
+    for file in files[:-1]:
+        file.unlink()
+    draw_curves(history.history)
+    print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
+    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {monitor} of all")
+    print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
+    print(files[-1])
+
+
+if __name__ == "__main__":
+    main()
