@@ -1,4 +1,4 @@
-"""Train what the README's two tables show, and rewrite the tables in place.
+"""Train what the README's three tables show, and rewrite the tables in place.
 
 make results                                # on the photos that generate_dataset.py downloads
 .venv/bin/python tests/results.py FOLDER    # on FOLDER/images and FOLDER/annotations/xmls
@@ -27,7 +27,7 @@ from tqdm import tqdm
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
 RESULTS = TESTS / "results.csv"
-FIGURES = ("training", "validation", "above", "minutes")
+FIGURES = ("training", "validation", "above", "minutes", "other")
 
 RECIPE_OF_2018 = {  # where it differs from the default constants, in the order of the first table
     "BATCH_NORM_MOMENTUM": 0.999,
@@ -71,6 +71,13 @@ GUIDELINES = (  # what is said, and the constants that try it
 )
 
 
+OTHERS = (  # what the third table shows: the example's number, its constants, its other figure
+    ("example 2, Abyssinian or not", {"EXAMPLE": 2, "CLASSES": 2}, "accuracy"),
+    ("example 2, each breed its own class", {"EXAMPLE": 2, "CLASSES": 3}, "accuracy"),
+    ("example 3", {"EXAMPLE": 3}, "dice"),
+)
+
+
 def steps():
     """Return the first table's rows: the recipe of 2018, then one constant after the other."""
     rows = [("the recipe of 2018", dict(RECIPE_OF_2018), (0, 1, 2))]
@@ -91,15 +98,21 @@ def guidelines():
     return rows
 
 
+def others():
+    """Return the third table's rows."""
+    return [(name, constants, (0, 1, 2)) for name, constants, _ in OTHERS]
+
+
 def train(constants, seed, dataset):
     """Generate, train and evaluate in a temporary copy of the scripts; print the figures."""
+    example = constants.pop("EXAMPLE", 1)
     with tempfile.TemporaryDirectory(prefix="results-") as folder:
         folder = Path(folder)
         shutil.copy(REPOSITORY / "generate_dataset.py", folder)
-        (folder / "example_1").mkdir()
-        for script in (REPOSITORY / "example_1").glob("*.py"):
-            shutil.copy(script, folder / "example_1")
-        sys.path[:0] = [str(folder), str(folder / "example_1")]
+        (folder / f"example_{example}").mkdir()
+        for script in (REPOSITORY / f"example_{example}").glob("*.py"):
+            shutil.copy(script, folder / f"example_{example}")
+        sys.path[:0] = [str(folder), str(folder / f"example_{example}")]
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import keras
 
@@ -125,19 +138,25 @@ def train(constants, seed, dataset):
         train_model.main()
         minutes = (time.process_time() - start) / 60
         model = evaluate_performance.load_model()
-        training, validation = (
-            evaluate_performance.predict_csv(model, csv_name)[-1]
-            for csv_name in (train_model.TRAIN_CSV, train_model.VALIDATION_CSV)
-        )
-        figures = (training.mean(), validation.mean(), (validation > 0.5).mean(), minutes)
+        training = evaluate_performance.predict_csv(model, train_model.TRAIN_CSV)[-1]
+        *known, validation = evaluate_performance.predict_csv(model, train_model.VALIDATION_CSV)
+        other = 0
+        if example == 2:
+            *_, probabilities, class_ids = known
+            other = (probabilities.argmax(axis=1) == class_ids).mean()
+        elif example == 3:
+            *_, dices = known
+            other = dices.mean()
+        figures = (training.mean(), validation.mean(), (validation > 0.5).mean(), minutes, other)
         print(json.dumps([round(float(figure), 4) for figure in figures]))
 
 
 @functools.cache
-def default_constants():
-    """Return the constants of train_model.py as they stand in the file."""
+def default_constants(example=1):
+    """Return the constants of an example's train_model.py as they stand in the file."""
     constants = {}
-    for node in ast.parse((REPOSITORY / "example_1" / "train_model.py").read_text()).body:
+    script = REPOSITORY / f"example_{example}" / "train_model.py"
+    for node in ast.parse(script.read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             constants[node.targets[0].id] = node.value.value
     return constants
@@ -145,8 +164,8 @@ def default_constants():
 
 def key(constants, seed):
     """Return what a run is known by in results.csv: all its constants."""
-    constants = {**default_constants(), **constants, "SEED": seed}
-    return json.dumps(constants, sort_keys=True)
+    constants = {"EXAMPLE": 1, **constants, "SEED": seed}
+    return json.dumps({**default_constants(constants["EXAMPLE"]), **constants}, sort_keys=True)
 
 
 def read_results():
@@ -156,25 +175,30 @@ def read_results():
     with open(RESULTS, newline="", encoding="utf-8") as csv_file:
         rows = [(json.loads(row["constants"]), row) for row in csv.DictReader(csv_file)]
     return {
-        key(constants, constants["SEED"]): [float(row[figure] or "nan") for figure in FIGURES]
+        key(constants, constants["SEED"]): [float(row.get(figure) or "nan") for figure in FIGURES]
         for constants, row in rows
     }
 
 
 def write_table(name, rows, results):
     """Put the rows that have results into the README, between the two comments of that name."""
+    other_names = {title: other for title, _, other in OTHERS}
+    has_other = rows[0][0] in other_names
     lines = [
         f"| {name} | runs | training IoU | validation IoU | above 0.5 | CPU minutes |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    if has_other:
+        lines = [line + end for line, end in zip(lines, (" besides |", " --- |"))]
     for title, constants, seeds in rows:
         runs = [results[key(constants, seed)] for seed in seeds if key(constants, seed) in results]
         if runs:
-            training, validation, above, minutes = map(statistics.mean, zip(*runs))
-            lines.append(
+            training, validation, above, minutes, other = map(statistics.mean, zip(*runs))
+            line = (
                 f"| {title} | {len(runs)} | {training:.3f} | {validation:.3f} | {above:.0%} "
                 f"| {minutes:.1f} |".replace("nan", "")
             )
+            lines.append(line + (f" {other_names[title]} {other:.3f} |" if has_other else ""))
     readme = REPOSITORY / "README.md"
     table = f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
     text, count = re.subn(
@@ -191,7 +215,11 @@ def main():
     dataset = next((str(place) for place in places if Path(place, "images").is_dir()), None)
     if dataset is None:
         sys.exit("No photos: run generate_dataset.py first, or name a folder with images in it.")
-    tables = {"how we got here": steps(), "the guidelines, tried": guidelines()}
+    tables = {
+        "how we got here": steps(),
+        "the guidelines, tried": guidelines(),
+        "examples 2 and 3": others(),
+    }
     results = read_results()
     missing = {
         key(constants, seed): (constants, seed)
