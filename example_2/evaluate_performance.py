@@ -103,8 +103,8 @@ def print_classes(true, predicted):
     for name, row in zip(names, matrix):
         print(f"{name:>{max(map(len, names))}} " + " ".join(f"{count:4}" for count in row))
     frequent = np.bincount(true).argmax()
-    print(f"Accuracy: {np.mean(true == predicted):.1%}. Always answering {names[frequent]} would")
-    print(f"be right for {np.mean(true == frequent):.1%}.")
+    right, always = np.mean(true == predicted), np.mean(true == frequent)
+    print(f"Accuracy: {right:.1%}. Always answering {names[frequent]}: {always:.1%}.")
     side = 4 + 0.3 * len(names)
     figure = Figure(figsize=(side, side), layout="constrained")
     display = ConfusionMatrixDisplay(matrix, display_labels=names)

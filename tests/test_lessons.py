@@ -14,7 +14,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # What has the same name as in example 1 and another text, and why.
 DIFFERENT = {
     "example_2/train_model.py": {
-        "LOSS": "the loss on pixels that belongs to this example",
         "check_constants": "has constants of its own",
         "create_dataset": "a target is a box and a class",
         "create_model": "two heads",

@@ -1,6 +1,7 @@
 """Example 1's recipe: losses, head, augmentation, freezing, schedules; the table of results."""
 
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -468,27 +469,47 @@ def test_the_plateau_lowers_the_learning_rate(train_model):
 def test_results_are_kept_and_written_into_the_readme(project, monkeypatch):
     draw_pets.draw_dataset(project, 12)
     readme = project / "README.md"
-    names = ("how we got here", "the guidelines, tried")
+    names = ("how we got here", "the guidelines, tried", "examples 2 and 3")
     readme.write_text("".join(f"A\n<!-- {name} -->\nold\n<!-- end -->\nB\n" for name in names))
     small = {"WEIGHTS": None, "FREEZE": "none", "ALPHA": 0.35, "EPOCHS": 1, "HEAD": "conv"}
+    classes = {**small, "EXAMPLE": 2, "CLASSES": 3}
     monkeypatch.setattr(results, "REPOSITORY", project)
     monkeypatch.setattr(results, "RESULTS", project / "results.csv")
     monkeypatch.setattr(results, "steps", lambda: [("a row", small, (0, 1)), ("none", {}, ())])
     monkeypatch.setattr(results, "guidelines", lambda: [("again", small, (1,))])
+    monkeypatch.setattr(results, "OTHERS", [("two", classes, "accuracy")])
     monkeypatch.setattr(sys, "argv", ["results.py", str(project)])
-    with open(project / "results.csv", "w", newline="") as csv_file:  # one run is finished
-        rows = [(*results.FIGURES, "constants"), (0.5, 0.25, 0.75, 3.0, results.key(small, 0))]
+    rows = [(*results.FIGURES, "constants")]  # all runs but one are finished
+    finished = [(small, 0), (small, 1), (classes, 0), (classes, 2)]
+    rows += [
+        (0.5, 0.2 + seed, 0.75, 3, 0.9, results.key(*run)) for seed, run in enumerate(finished)
+    ]
+    with open(project / "results.csv", "w", newline="") as csv_file:
         csv.writer(csv_file).writerows(rows)
     results.main()
     text = readme.read_text()
-    assert text.count("A\n") == text.count("\nB\n") == 2 and "old" not in text
+    assert text.count("A\n") == text.count("\nB\n") == 3 and "old" not in text
+    assert "| a row | 2 | 0.500 | 0.700 | 75% | 3.0 |\n" in text and "none" not in text
+    assert "| again | 1 | 0.500 | 1.200 | 75% | 3.0 |\n" in text
     with open(project / "results.csv") as csv_file:
-        training, validation, *_ = zip(*[list(row.values()) for row in csv.DictReader(csv_file)])
-    assert len(training) == 2
-    means = [np.mean(list(map(float, figures))) for figures in (training, validation)]
-    assert f"| a row | 2 | {means[0]:.3f} | {means[1]:.3f} |" in text
-    assert f"| again | 1 | {float(training[1]):.3f} |" in text and "none" not in text
+        *_, new = csv.DictReader(csv_file)
+    assert json.loads(new["constants"])["CLASSES"] == 3
+    training, accuracy = float(new["training"]), float(new["other"])
+    assert 0 < training < 1 and 0 <= accuracy <= 1
+    assert f"| two | 3 | {(1 + training) / 3:.3f} |" in text
+    assert f"| accuracy {(1.8 + accuracy) / 3:.3f} |\n" in text
     monkeypatch.setattr(results.subprocess, "run", None)  # nothing is trained again
     readme.write_text(text.replace("| a row", "| changed"))
     results.main()
     assert readme.read_text() == text
+
+
+def test_constants_that_came_later_had_their_defaults(project, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", project / "results.csv")
+    constants = json.loads(results.key({}, 5))
+    for name in ("EXAMPLE", "VOTE_LOSS"):
+        del constants[name]
+    with open(project / "results.csv", "w", newline="") as csv_file:
+        rows = [(*results.FIGURES, "constants"), (1, 1, 1, 1, "", json.dumps(constants))]
+        csv.writer(csv_file).writerows(rows)
+    assert list(results.read_results()) == [results.key({}, 5)]
