@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4
 
 lint: .venv/ready
 	$(RUN) -m ruff check .
@@ -29,7 +29,8 @@ results: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --requirement requirements.txt pytest==9.2.0 ruff==0.17.6
+	$(RUN) -m pip install --quiet --requirement requirements.txt pytest==9.2.0 pytest-xdist==3.8.0 \
+	  ruff==0.17.6
 	@$(RUN) -c 'import cv2' 2>/dev/null || { \
 	  $(RUN) -m pip uninstall --quiet --yes opencv-python && \
 	  $(RUN) -m pip install --quiet --force-reinstall --no-deps 'opencv-python-headless<4.13'; }
