@@ -113,7 +113,7 @@ def draw_boxes(photo, predicted, grid, label, true=None):
         label: a string.
         true: (4,), corners, or None.
     """
-    opacity = Image.fromarray((100 * grid).astype("uint8")).resize(photo.size, Image.NEAREST)
+    opacity = Image.fromarray((80 * grid).astype("uint8")).resize(photo.size, Image.NEAREST)
     photo.paste(RED, (0, 0), opacity)
     draw = ImageDraw.Draw(photo)
     line_width = max(2, max(photo.size) // 200)

@@ -31,6 +31,7 @@ DIFFERENT = {
     },
     "example_3/train_model.py": {
         "IMAGE_SIZE": "a fine grid needs fine maps",
+        "EPOCHS": "each cell is told what is right, so it learns sooner; and an epoch is slower",
         "check_constants": "has constants of its own",
         "create_model": "a grid instead of coordinates",
         "loss": "a grid instead of coordinates",
