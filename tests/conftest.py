@@ -5,11 +5,26 @@ import shutil
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def to_numpy(tensor):
+    """Return a tensor of any backend as a NumPy array."""
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def message_of(function):
+    """Return the one-line message with which a script stops."""
+    with pytest.raises(SystemExit) as stop:
+        function()
+    assert isinstance(stop.value.code, str), "the exit code would be 0"
+    assert len(stop.value.code.splitlines()) == 1
+    return stop.value.code
 
 
 @pytest.fixture

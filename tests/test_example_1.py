@@ -15,6 +15,7 @@ from PIL import Image
 from shapely.geometry import box as rectangle
 
 import draw_pets
+from conftest import message_of
 
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 
@@ -344,15 +345,6 @@ def test_the_model_with_the_highest_iou_is_taken(csvs, train_model, evaluate_per
 
 
 # What users get wrong
-
-
-def message_of(function):
-    """Return the one-line message with which a script stops."""
-    with pytest.raises(SystemExit) as stop:
-        function()
-    assert isinstance(stop.value.code, str), "the exit code would be 0"
-    assert len(stop.value.code.splitlines()) == 1
-    return stop.value.code
 
 
 @pytest.mark.parametrize(

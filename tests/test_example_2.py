@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import message_of, to_numpy
+
 RANDOM = np.random.default_rng(0)
 
 
@@ -15,19 +17,6 @@ RANDOM = np.random.default_rng(0)
 def example():
     """Return the folder of the example that this file is about."""
     return "example_2"
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
-
-
-def message_of(function):
-    """Return the one-line message with which a script stops."""
-    with pytest.raises(SystemExit) as stop:
-        function()
-    assert isinstance(stop.value.code, str), "the exit code would be 0"
-    assert len(stop.value.code.splitlines()) == 1
-    return stop.value.code
 
 
 def rename_classes(csvs, names):

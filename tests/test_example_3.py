@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import message_of, to_numpy
+
 RANDOM = np.random.default_rng(0)
 
 
@@ -22,19 +24,6 @@ def train_model(train_model):
     """Return the imported copy of train_model.py, with small photos."""
     train_model.IMAGE_SIZE, train_model.CELLS = 96, 12
     return train_model
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
-
-
-def message_of(function):
-    """Return the one-line message with which a script stops."""
-    with pytest.raises(SystemExit) as stop:
-        function()
-    assert isinstance(stop.value.code, str), "the exit code would be 0"
-    assert len(stop.value.code.splitlines()) == 1
-    return stop.value.code
 
 
 def grid_of(train_model, *corners):

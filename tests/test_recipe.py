@@ -14,14 +14,11 @@ from shapely.geometry import box as rectangle
 
 import draw_pets
 import results
+from conftest import to_numpy
 
 RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.uniform((20, 20, 5, 5), (80, 80, 60, 60), (100, 4)).astype("float32")
 PREDICTED = np.abs(TRUE + RANDOM.normal(0, 15, TRUE.shape)).astype("float32")
-
-
-def to_numpy(tensor):
-    return keras.ops.convert_to_numpy(tensor)
 
 
 def to_rectangle(box):
