@@ -10,7 +10,7 @@ two classes, p = 1 for POSITIVE_CLASS and p = 0 for all others, the class's part
     FL(p_hat, p) = -(0.9 (1 - p_hat)^2 p log(p_hat) + 0.1 p_hat^2 (1 - p) log(1 - p_hat))
 
 With a class each for all names it is the categorical cross-entropy. In the collection of 2018 the
-box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse" with LEARNING_RATE = 3e-4.
+box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse".
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
 """
@@ -56,7 +56,7 @@ HEAD_BLOCK = "conv"  # "conv" (3x3, 1024 filters, as in YOLOv2) or "inverted_res
 VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in the loss, with "vote"
 LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-4  # larger steps wipe out the features that tell classes apart
 SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 240  # enough for hundreds of photos; thousands need fewer

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # What has the same name as in example 1 and another text, and why.
 DIFFERENT = {
     "example_2/train_model.py": {
+        "LEARNING_RATE": "larger steps wipe out the features that tell classes apart",
         "check_constants": "has constants of its own",
         "create_dataset": "a target is a box and a class",
         "create_model": "two heads",
