@@ -8,6 +8,7 @@ predictions.png. Red is the prediction, green the truth.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -117,7 +118,7 @@ def draw_contact_sheet(pictures, labels, order):
             with Image.open(pictures[index]) as picture:
                 picture.thumbnail((cell - 8, cell - 8))
                 sheet.paste(picture, (left + 4, top + 2 * line))
-    sheet.save(FOLDER / "predictions.png")
+    train_model.write_whole(FOLDER / "predictions.png", sheet.save)
 
 
 def show(picture, title):
@@ -140,18 +141,19 @@ def draw_pictures(paths, predicted, labels, true=None):
     """
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
-    for file in folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"):  # of an earlier evaluation
-        file.unlink()
+    old_files = set(folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"))  # of an earlier evaluation
     files = []
     for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
         photo = load_photo(path)
         draw_boxes(photo, predicted[index], labels[index], None if true is None else true[index])
         files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
-        photo.save(files[-1], quality=95, subsampling=0)
+        train_model.write_whole(files[-1], partial(photo.save, quality=95, subsampling=0))
         if DEBUG:
             box = ", ".join(f"{corner:.0f}" for corner in predicted[index])
             tqdm.write(f"{path}: {labels[index]}, predicted box {box}")
             show(photo, path)
+    for file in old_files - set(files):
+        file.unlink()
     return files
 
 
@@ -213,4 +215,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"evaluate_performance.py: {error}")

@@ -10,6 +10,7 @@ predicted boxes, the answer's line is thicker, and the cells; green is the truth
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -149,7 +150,7 @@ def draw_contact_sheet(pictures, labels, order):
             with Image.open(pictures[index]) as picture:
                 picture.thumbnail((cell - 8, cell - 8))
                 sheet.paste(picture, (left + 4, top + 2 * line))
-    sheet.save(FOLDER / "predictions.png")
+    train_model.write_whole(FOLDER / "predictions.png", sheet.save)
 
 
 def show(picture, title):
@@ -173,18 +174,19 @@ def draw_pictures(paths, predicted, grids, labels, true=None):
     """
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
-    for file in folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"):  # of an earlier evaluation
-        file.unlink()
+    old_files = set(folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"))  # of an earlier evaluation
     files = []
     for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
         photo = load_photo(path)
         truth = None if true is None else true[index]
         draw_boxes(photo, predicted[index], grids[index], labels[index], truth)
         files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
-        photo.save(files[-1], quality=95, subsampling=0)
+        train_model.write_whole(files[-1], partial(photo.save, quality=95, subsampling=0))
         if DEBUG:
             tqdm.write(f"{path}: {labels[index]}, {describe(predicted[index])}")
             show(photo, path)
+    for file in old_files - set(files):
+        file.unlink()
     return files
 
 
@@ -282,4 +284,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"evaluate_performance.py: {error}")

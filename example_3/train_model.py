@@ -14,10 +14,12 @@ Run generate_dataset.py first, and evaluate_performance.py afterwards.
 
 import csv
 import inspect
+import json
+import math
 import os
 import sys
 import time
-import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,6 +54,7 @@ BATCH_SIZE = 32
 PATIENCE = 100  # epochs without a better model after which training stops
 THREADS = 2  # threads that read and change photos
 INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
+RESUME = True  # True: a training that was interrupted goes on after its last finished epoch
 SEED = 0
 
 
@@ -70,6 +73,7 @@ def check_constants():
         ("SCHEDULE", ("cosine", "plateau")),
         ("AUGMENT", (True, False)),
         ("INMEMORY", (True, False)),
+        ("RESUME", (True, False)),
     ):
         value = globals()[name]
         is_right = isinstance(value, (int, type(choices[0]))) and value in choices
@@ -359,7 +363,8 @@ def loss(y_true, y_pred):
     return entropy - ops.log(ops.maximum(dice, keras.config.epsilon()))
 
 
-METRICS = [dice_coefficient]  # the first chooses the best model
+METRICS = [dice_coefficient]
+MONITOR = f"val_{METRICS[0].__name__}"  # chooses the best model
 
 
 def create_optimizer():
@@ -371,13 +376,13 @@ def create_optimizer():
     return keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
 
 
-def create_schedule(monitor):
+def create_schedule():
     """Return the callback that sets the learning rate as SCHEDULE says.
 
     I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
     """
     if SCHEDULE == "plateau":
-        return keras.callbacks.ReduceLROnPlateau(monitor, mode="max", factor=0.2, patience=10)
+        return keras.callbacks.ReduceLROnPlateau(MONITOR, mode="max", factor=0.2, patience=10)
     warm_up = min(3, EPOCHS // 10)
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
@@ -415,7 +420,82 @@ def draw_curves(history):
         axes.set(xlabel="epoch", ylabel=name, yscale="log" if name == "loss" else "linear")
         axes.legend()
         axes.grid(alpha=0.3)
-    figure.savefig(FOLDER / "curves.png")
+    write_whole(FOLDER / "curves.png", figure.savefig)
+
+
+def write_whole(file, write):
+    """Let `write` make a file, which takes its name when it is whole: no half file replaces one."""
+    new = file.with_name(f"new-{os.getpid()}-{file.name}")
+    try:
+        write(new)
+        os.replace(new, file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps the best model, and after each epoch all that it takes to go on from there.
+
+    Keras's BackupAndRestore keeps weights and optimizer, but not what the other callbacks know, and
+    it can leave half a file.
+    """
+
+    def __init__(self, model, callbacks):
+        """Take the model to keep, of which a part may be trained, and the other callbacks."""
+        super().__init__()
+        self.whole_model, self.callbacks, self.file = model, callbacks, FOLDER / "training.npz"
+        kinds = (str, float, int, type(None))
+        constants = {n: v for n, v in globals().items() if n.isupper() and isinstance(v, kinds)}
+        checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
+        self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
+
+    def find_epochs(self):
+        """Return how many epochs an interrupted training with the same constants and CSVs did."""
+        if not RESUME or not self.file.exists():
+            return 0
+        try:
+            with np.load(self.file) as arrays:
+                run, epochs = arrays["run"].item(), json.loads(arrays["epochs"].item())
+                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 2)]
+        except Exception as error:  # a file that is not ours has errors of many kinds
+            sys.exit(f"{self.file} cannot be read ({type(error).__name__}): delete it.")
+        if run != self.run:
+            print("The interrupted training had other constants or CSVs: starting anew.")
+            return 0
+        print(f"Going on after {len(epochs)} epochs. RESUME = False starts anew.")
+        self.epochs, self.values = epochs, values
+        return len(epochs)
+
+    def variables(self):
+        """Return all that a step changes."""
+        return self.model.variables + self.model.optimizer.variables
+
+    def on_train_begin(self, logs=None):
+        """Go back to where the interrupted training was."""
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        for epoch, logs in enumerate(self.epochs):
+            for callback in self.callbacks:
+                callback.on_epoch_end(epoch, dict(logs))
+        for variable, value in zip(self.variables(), self.values):
+            variable.assign(value)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save the model, if it is the best so far, and the state of the training."""
+        best = max((logs[MONITOR] for logs in self.epochs), default=-math.inf)
+        self.epochs.append(logs)
+        if logs[MONITOR] > best:
+            file, old_file = (FOLDER / f"model-{iou:.2f}.keras" for iou in (logs[MONITOR], best))
+            write_whole(file, self.whole_model.save)
+            if old_file != file:
+                old_file.unlink(missing_ok=True)
+        state = {"run": self.run, "epochs": json.dumps(self.epochs)}
+        values = map(ops.convert_to_numpy, self.variables())
+        write_whole(self.file, lambda file: np.savez(file, *values, **state))
+
+    def on_train_end(self, logs=None):
+        """A training that has finished is not gone on with."""
+        self.file.unlink(missing_ok=True)
 
 
 def main():
@@ -426,40 +506,43 @@ def main():
     model = create_model()
     part = create_trained_part(model, training, validation)
     part.compile(create_optimizer(), loss, metrics=METRICS)
-    monitor = f"val_{METRICS[0].__name__}"
-    model_file = FOLDER / f"model-{{{monitor}:.2f}}.keras"
     history = keras.callbacks.History()
-    checkpoint = keras.callbacks.ModelCheckpoint(
-        model_file, monitor, mode="max", save_best_only=True
-    )
-    checkpoint.set_model(model)
-    checkpoint.set_model = lambda part: None  # what is saved is the whole model
     callbacks = [
         history,
         keras.callbacks.TerminateOnNaN(),
-        checkpoint,
-        keras.callbacks.EarlyStopping(monitor, mode="max", patience=PATIENCE),
-        create_schedule(monitor),
+        keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=PATIENCE),
+        create_schedule(),
         keras.callbacks.CSVLogger(FOLDER / "log.csv"),
     ]
-    start = time.time()
+    keeper = Keeper(model, callbacks)
+    start, epochs_before = time.time(), keeper.find_epochs()
+    for _ in range(epochs_before):
+        training.on_epoch_end()
     try:
-        part.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
+        part.fit(
+            training,
+            validation_data=validation,
+            epochs=EPOCHS,
+            initial_epoch=epochs_before,
+            shuffle=False,  # PhotoDataset shuffles
+            callbacks=[*callbacks, keeper],
+        )
     except KeyboardInterrupt:
-        print("\nInterrupted.")
-    # The last model file is the best. The check leaves out one whose writing was interrupted.
-    files = [file for file in FOLDER.glob("model-*.keras") if file.stat().st_mtime >= start]
-    files = sorted(filter(zipfile.is_zipfile, files), key=lambda file: file.stat().st_mtime)
-    if not files:
-        sys.exit("No model was saved: no epoch was finished, or the loss was no number any more.")
-    for file in files[:-1]:
-        file.unlink()
+        print("\nInterrupted: the same command goes on after the last finished epoch.")
+    if not history.epoch:
+        sys.exit("No model was saved: no epoch was finished.")
+    if not np.isfinite(history.history["loss"][-1]):
+        sys.exit("The loss is no number any more: try a smaller LEARNING_RATE.")
     draw_curves(history.history)
+    best = max(history.history[MONITOR])
     print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
-    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {monitor} of all")
+    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {MONITOR} of all")
     print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
-    print(files[-1])
+    print(FOLDER / f"model-{best:.2f}.keras")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"train_model.py: {error}")

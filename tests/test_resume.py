@@ -1,0 +1,166 @@
+"""An interrupted training goes on where it stopped, in each example, as if nothing had happened."""
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from conftest import message_of
+
+EXAMPLES = ("example_1", "example_2", "example_3")
+SHORT = {"WEIGHTS": None, "ALPHA": 0.35, "FREEZE": "none", "IMAGE_SIZE": 96, "BATCH_SIZE": 8}
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request):
+    """Return the folder of each example in turn."""
+    return request.param
+
+
+def set_constants(train_model, **constants):
+    """Set constants for a short run, and these."""
+    for name, value in {**SHORT, "EPOCHS": 4, **constants}.items():
+        setattr(train_model, name, value)
+    if hasattr(train_model, "CELLS"):
+        train_model.CELLS = 12
+
+
+def read_log(folder):
+    """Return log.csv: its column names, and its numbers as an array."""
+    with open(folder / "log.csv", newline="") as log:
+        rows = list(csv.reader(log))
+    return rows[0], np.array(rows[1:], float)
+
+
+def file_names(folder):
+    """Return the names of what a training left, sorted."""
+    files = [file.name for file in folder.iterdir() if file.suffix not in (".py", "")]
+    return sorted(files)
+
+
+def clean(folder):
+    """Delete what a training left."""
+    for name in file_names(folder):
+        if not name.endswith(".jpg"):
+            (folder / name).unlink()
+
+
+def interrupt(train_model, monkeypatch, epochs):
+    """Train, with a Ctrl-C in the middle of the epoch after `epochs` epochs."""
+
+    def stop(keeper, batch, logs=None):
+        if len(keeper.epochs) == epochs and batch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_model.Keeper, "on_train_batch_end", stop, raising=False)
+        train_model.main()
+
+
+def assert_same_training(first, second):
+    """Two logs agree, but for the order in which threads add numbers up."""
+    assert first[0] == second[0]
+    np.testing.assert_allclose(first[1], second[1], rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"AUGMENT": True},
+        {"AUGMENT": False, "SCHEDULE": "plateau", "OPTIMIZER": "sgd"},
+        {"AUGMENT": False, "FREEZE": "all"},
+    ],
+    ids=str,
+)
+def test_a_resumed_training_is_the_training(csvs, train_model, monkeypatch, capsys, constants):
+    set_constants(train_model, **constants)
+    train_model.main()
+    expected, expected_files = read_log(train_model.FOLDER), file_names(train_model.FOLDER)
+    clean(train_model.FOLDER)
+    interrupt(train_model, monkeypatch, epochs=2)
+    assert "Interrupted: the same command goes on" in capsys.readouterr().out
+    assert len(read_log(train_model.FOLDER)[1]) == 2
+    assert "training.npz" in file_names(train_model.FOLDER)
+    interrupt(train_model, monkeypatch, epochs=3)
+    assert "Going on after 2 epochs" in capsys.readouterr().out
+    train_model.main()
+    assert "Going on after 3 epochs" in capsys.readouterr().out
+    assert_same_training(read_log(train_model.FOLDER), expected)
+    assert file_names(train_model.FOLDER) == expected_files
+    train_model.main()
+    assert "Going on" not in capsys.readouterr().out
+
+
+def test_other_constants_or_photos_start_anew(csvs, train_model, monkeypatch, capsys):
+    set_constants(train_model, EPOCHS=2)
+    interrupt(train_model, monkeypatch, epochs=1)
+    (model_file,) = train_model.FOLDER.glob("model-*.keras")
+    model_file.rename(model_file.with_name("model-2.00.keras"))  # not by chance the new one's name
+    train_model.LEARNING_RATE *= 2
+    interrupt(train_model, monkeypatch, epochs=1)
+    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
+    rows = (csvs / "train.csv").read_text().splitlines()
+    (csvs / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
+    train_model.main()
+    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
+    assert len(read_log(train_model.FOLDER)[1]) == 2
+    assert (train_model.FOLDER / "model-2.00.keras").exists()
+
+
+def test_resume_false_starts_anew(csvs, train_model, monkeypatch, capsys):
+    set_constants(train_model, EPOCHS=2, RESUME=False)
+    interrupt(train_model, monkeypatch, epochs=1)
+    train_model.main()
+    assert "Going on" not in capsys.readouterr().out
+    assert len(read_log(train_model.FOLDER)[1]) == 2
+
+
+@pytest.mark.parametrize("example", ["example_1"], indirect=True)
+@pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04"], ids=str)
+def test_a_broken_state_is_named(csvs, train_model, content):
+    (train_model.FOLDER / "training.npz").write_bytes(content)
+    assert "training.npz cannot be read" in message_of(train_model.main)
+
+
+@pytest.mark.parametrize("example", ["example_1"], indirect=True)
+def test_a_loss_that_is_no_number_stops_with_advice(csvs, train_model):
+    set_constants(train_model, EPOCHS=2, LEARNING_RATE=1e30, LOSS="mse", HEAD="conv")
+    assert "try a smaller LEARNING_RATE" in message_of(train_model.main)
+    assert not (train_model.FOLDER / "training.npz").exists()
+
+
+def test_after_sigkill_the_same_command_goes_on(csvs, example):
+    folder = csvs / example
+    script = folder / "train_model.py"
+    text = script.read_text()
+    constants = {**SHORT, "EPOCHS": 12, **({"CELLS": 12} if "\nCELLS" in text else {})}
+    for name, value in constants.items():
+        text, count = re.subn(rf"^{name} = \S+", f"{name} = {value!r}", text, flags=re.MULTILINE)
+        assert count == 1
+    script.write_text(text)
+    with open(csvs / "printed.txt", "w") as printed:
+        process = subprocess.Popen([sys.executable, script], stdout=printed, stderr=printed)
+    deadline = time.monotonic() + 120
+    log = folder / "log.csv"
+    while not log.exists() or len(log.read_text().splitlines()) < 4:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    with np.load(folder / "training.npz") as state:
+        assert state["epochs"].item().count('"loss"') >= 2
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Going on after \d+ epochs", done.stdout)
+    assert f"Epoch {constants['EPOCHS']}/{constants['EPOCHS']}" in done.stdout
+    assert "Epoch 1/" not in done.stdout
+    names, rows = read_log(folder)
+    assert rows[:, names.index("epoch")].tolist() == list(range(constants["EPOCHS"]))
+    best = rows[:, [name.startswith("val_") and name != "val_loss" for name in names]].max(axis=0)
+    (model_file,) = folder.glob("model-*.keras")
+    assert any(model_file.name == f"model-{value:.2f}.keras" for value in best)
