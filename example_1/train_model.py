@@ -51,7 +51,8 @@ VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in th
 LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 1e-3
-SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+SCHEDULE = "cosine"  # "cosine" (up, then down to 0) or "plateau" (2018: down in steps)
+WARM_UP = 3  # epochs in which "cosine" goes up, at most a tenth of EPOCHS
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
 BATCH_SIZE = 32
@@ -86,8 +87,12 @@ def check_constants():
         check(name, is_right, "one of " + ", ".join(map(repr, choices)))
     is_right = WEIGHTS is not None or FREEZE != "batch_norm"
     check("FREEZE", is_right, "'none' when WEIGHTS is None: there are no averages to keep")
-    for name in ("HEAD_BLOCKS", "SEED", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
-        value, least = globals()[name], int(name not in ("HEAD_BLOCKS", "SEED"))
+    from_0, from_1 = (
+        ("HEAD_BLOCKS", "WARM_UP", "SEED"),
+        ("EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"),
+    )
+    for name in from_0 + from_1:
+        value, least = globals()[name], int(name in from_1)
         is_right = isinstance(value, int) and least <= value < 2**32
         check(name, is_right, f"a whole number from {least}")
     number = (int, float)
@@ -474,7 +479,7 @@ def create_schedule():
     """
     if SCHEDULE == "plateau":
         return keras.callbacks.ReduceLROnPlateau(MONITOR, mode="max", factor=0.2, patience=10)
-    warm_up = min(3, EPOCHS // 10)
+    warm_up = min(WARM_UP, EPOCHS // 10)
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )  # by epoch: within each step it makes TensorFlow a quarter slower

@@ -7,10 +7,10 @@ each class. Both are read from the same feature map, and the loss is a weighted 
 two classes, p = 1 for POSITIVE_CLASS and p = 0 for all others, the class's part is the focal loss:
 
     loss = BOX_WEIGHT * (loss of example 1) + CLASS_WEIGHT * FL(p_hat, p)
-    FL(p_hat, p) = -(0.9 (1 - p_hat)^2 p log(p_hat) + 0.1 p_hat^2 (1 - p) log(1 - p_hat))
+    FL(p_hat, p) = -(a (1 - p_hat)^2 p log(p_hat) + (1 - a) p_hat^2 (1 - p) log(1 - p_hat))
 
 With a class each for all names it is the categorical cross-entropy. In the collection of 2018 the
-box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse".
+box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse", and a, FOCAL_ALPHA, was 0.9.
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
 """
@@ -46,6 +46,7 @@ CLASSES = 2  # 2 (POSITIVE_CLASS and all others), or as many as the CSV has
 POSITIVE_CLASS = None  # a class name of the CSV, or None: the first by name
 BOX_WEIGHT = 1.0  # 0 or more: how much the box counts in the loss
 CLASS_WEIGHT = 1.0  # 0 or more: how much the class counts in the loss
+FOCAL_ALPHA = 0.5  # 0 to 1: more finds more of POSITIVE_CLASS, and takes more of the others for it
 IMAGE_SIZE = 96  # 96, 128, 160, 192 or 224 pixels
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 WEIGHTS = "imagenet"  # "imagenet", None (random) or the path of a .weights.h5 or .h5 file
@@ -58,7 +59,8 @@ VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in th
 LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 3e-4  # larger steps wipe out the features that tell classes apart
-SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+SCHEDULE = "cosine"  # "cosine" (up, then down to 0) or "plateau" (2018: down in steps)
+WARM_UP = 24  # longer, as the box must not spoil the features before the class needs them
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
 BATCH_SIZE = 32
@@ -93,8 +95,12 @@ def check_constants():
         check(name, is_right, "one of " + ", ".join(map(repr, choices)))
     is_right = WEIGHTS is not None or FREEZE != "batch_norm"
     check("FREEZE", is_right, "'none' when WEIGHTS is None: there are no averages to keep")
-    for name in ("HEAD_BLOCKS", "SEED", "CLASSES", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
-        value, least = globals()[name], int(name not in ("HEAD_BLOCKS", "SEED"))
+    from_0, from_1 = (
+        ("HEAD_BLOCKS", "WARM_UP", "SEED"),
+        ("CLASSES", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"),
+    )
+    for name in from_0 + from_1:
+        value, least = globals()[name], int(name in from_1)
         is_right = isinstance(value, int) and least <= value < 2**32
         check(name, is_right, f"a whole number from {least}")
     number = (int, float)
@@ -104,6 +110,8 @@ def check_constants():
     for name in ("VOTE_LOSS", "BOX_WEIGHT", "CLASS_WEIGHT"):
         is_right = isinstance(globals()[name], number) and globals()[name] >= 0
         check(name, is_right, "a number from 0, such as 1.0")
+    is_right = isinstance(FOCAL_ALPHA, number) and 0 <= FOCAL_ALPHA <= 1
+    check("FOCAL_ALPHA", is_right, "a number from 0 to 1")
     check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
     is_right = isinstance(LOSS, str) and set(LOSS.split("+")) <= set(LOSSES)
     check("LOSS", is_right, f"one of {', '.join(LOSSES)}, or a sum such as giou+l1")
@@ -403,7 +411,7 @@ def create_model():
         start = keras.initializers.Constant(IMAGE_SIZE / 2)
         box = layers.Conv2D(4, features.shape[1], bias_initializer=start)(features)
     coords = layers.Reshape((4,), name="coords")(box)
-    pooled = layers.GlobalAveragePooling2D()(features)
+    pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
     classes = layers.Dense(CLASSES, activation="softmax", name="classes")(pooled)
     return keras.Model(backbone.inputs[0], [coords, classes])
 
@@ -507,7 +515,7 @@ def focal_loss(y_true, y_pred, alpha=0.9, gamma=2.0):
 def class_loss(y_true, y_pred):
     """Return how wrong probabilities (batch, CLASSES) are for class numbers (batch,): (batch,)."""
     if CLASSES == 2:
-        return focal_loss(1 - y_true, y_pred[:, 0])
+        return focal_loss(1 - y_true, y_pred[:, 0], FOCAL_ALPHA)
     return keras.losses.sparse_categorical_crossentropy(ops.cast(y_true, "int32"), y_pred)
 
 
@@ -559,7 +567,7 @@ def create_schedule():
     """
     if SCHEDULE == "plateau":
         return keras.callbacks.ReduceLROnPlateau(MONITOR, mode="max", factor=0.2, patience=10)
-    warm_up = min(3, EPOCHS // 10)
+    warm_up = min(WARM_UP, EPOCHS // 10)
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )  # by epoch: within each step it makes TensorFlow a quarter slower

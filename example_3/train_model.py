@@ -47,7 +47,8 @@ BATCH_NORM_MOMENTUM = 0.9  # 0 to 1; Keras's 0.999 needs thousands of steps to f
 FREEZE = "batch_norm"  # "none", "batch_norm", "some" (up to stride 8) or "all" of the backbone
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 1e-3
-SCHEDULE = "cosine"  # "cosine" (3 epochs up, then down to 0) or "plateau" (2018: down in steps)
+SCHEDULE = "cosine"  # "cosine" (up, then down to 0) or "plateau" (2018: down in steps)
+WARM_UP = 3  # epochs in which "cosine" goes up, at most a tenth of EPOCHS
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 120  # enough for hundreds of photos; thousands need fewer
 BATCH_SIZE = 32
@@ -83,8 +84,9 @@ def check_constants():
     sides = [IMAGE_SIZE // stride for stride in (32, 16, 8, 4)]
     is_right = isinstance(CELLS, int) and CELLS in sides
     check("CELLS", is_right, f"one of {', '.join(map(str, sides))} when IMAGE_SIZE = {IMAGE_SIZE}")
-    for name in ("SEED", "EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS"):
-        value, least = globals()[name], int(name != "SEED")
+    from_0, from_1 = ("WARM_UP", "SEED"), ("EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS")
+    for name in from_0 + from_1:
+        value, least = globals()[name], int(name in from_1)
         is_right = isinstance(value, int) and least <= value < 2**32
         check(name, is_right, f"a whole number from {least}")
     number = (int, float)
@@ -383,7 +385,7 @@ def create_schedule():
     """
     if SCHEDULE == "plateau":
         return keras.callbacks.ReduceLROnPlateau(MONITOR, mode="max", factor=0.2, patience=10)
-    warm_up = min(3, EPOCHS // 10)
+    warm_up = min(WARM_UP, EPOCHS // 10)
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
     )  # by epoch: within each step it makes TensorFlow a quarter slower

@@ -375,6 +375,7 @@ def test_the_model_with_the_highest_iou_is_taken(csvs, train_model, evaluate_per
         ("LEARNING_RATE", 0),
         ("LEARNING_RATE", "1e-3"),
         ("PATIENCE", 0),
+        ("WARM_UP", -1),
         ("THREADS", 0),
         ("THREADS", "2"),
         ("SEED", -1),

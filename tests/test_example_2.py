@@ -82,13 +82,13 @@ def test_many_classes_have_the_categorical_cross_entropy(train_model):
 def test_the_loss_is_the_weighted_sum(train_model, classes, weights):
     train_model.CLASSES = classes
     train_model.BOX_WEIGHT, train_model.CLASS_WEIGHT = weights
-    train_model.LOSS = "log_mse"
+    train_model.LOSS, train_model.FOCAL_ALPHA = "log_mse", 0.8
     boxes, guesses = RANDOM.uniform(20, 60, (2, 6, 4))
     ids, probabilities = np.arange(6) % classes, RANDOM.dirichlet(np.ones(classes), 6)
     expected = []
     for box, guess, index, row in zip(boxes, guesses, ids, probabilities):
         of_box = np.mean(np.log(1 + (guess - box) ** 2))
-        of_class = focal_of(index == 0, row[0]) if classes == 2 else -np.log(row[index])
+        of_class = focal_of(index == 0, row[0], 0.8) if classes == 2 else -np.log(row[index])
         expected.append(weights[0] * of_box + weights[1] * of_class)
     true = np.column_stack([boxes, ids]).astype("float32")
     predicted = np.column_stack([guesses, probabilities]).astype("float32")
@@ -187,6 +187,7 @@ def test_two_classes_are_called_by_both_names(csvs, train_model):
         ("POSITIVE_CLASS", "horse", ["horse", "Amber_Cat, grey_cat, spotless_beagle"]),
         ("BOX_WEIGHT", -1, ["BOX_WEIGHT = -1"]),
         ("CLASS_WEIGHT", "1", ["CLASS_WEIGHT = '1'"]),
+        ("FOCAL_ALPHA", 1.5, ["FOCAL_ALPHA = 1.5", "from 0 to 1"]),
     ],
 )
 def test_a_wrong_constant_is_named(csvs, train_model, constant, value, parts):

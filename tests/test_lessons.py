@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DIFFERENT = {
     "example_2/train_model.py": {
         "LEARNING_RATE": "larger steps wipe out the features that tell classes apart",
+        "WARM_UP": "the box must not spoil the features before the class needs them",
         "check_constants": "has constants of its own",
         "create_dataset": "a target is a box and a class",
         "create_model": "two heads",
