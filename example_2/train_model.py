@@ -648,7 +648,7 @@ class Keeper(keras.callbacks.Callback):
         if run != self.run:
             print("The interrupted training had other constants or CSVs: starting anew.")
             return 0
-        print(f"Going on after {len(epochs)} epochs. RESUME = False starts anew.")
+        print(f"Going on after epoch {len(epochs)}. RESUME = False starts anew.")
         self.epochs, self.values = epochs, values
         return len(epochs)
 
@@ -671,7 +671,7 @@ class Keeper(keras.callbacks.Callback):
         best = max((logs[MONITOR] for logs in self.epochs), default=-math.inf)
         self.epochs.append(logs)
         if logs[MONITOR] > best:
-            file, old_file = (FOLDER / f"model-{iou:.2f}.keras" for iou in (logs[MONITOR], best))
+            file, old_file = (FOLDER / f"model-{n:.2f}.keras" for n in (logs[MONITOR], best))
             write_whole(file, self.whole_model.save)
             if old_file != file:
                 old_file.unlink(missing_ok=True)
@@ -714,7 +714,7 @@ def main():
             callbacks=[*callbacks, keeper],
         )
     except KeyboardInterrupt:
-        print("\nInterrupted: the same command goes on after the last finished epoch.")
+        print("\nInterrupted. With RESUME = True the same command goes on after the last epoch.")
     if not history.epoch:
         sys.exit("No model was saved: no epoch was finished.")
     if not np.isfinite(history.history["loss"][-1]):

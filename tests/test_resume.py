@@ -1,4 +1,4 @@
-"""An interrupted training goes on where it stopped, in each example, as if nothing had happened."""
+"""An interrupted training goes on where it stopped, as if nothing had happened."""
 
 import csv
 import re
@@ -7,27 +7,28 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
 from conftest import message_of
 
-EXAMPLES = ("example_1", "example_2", "example_3")
 SHORT = {"WEIGHTS": None, "ALPHA": 0.35, "FREEZE": "none", "IMAGE_SIZE": 96, "BATCH_SIZE": 8}
-
-
-@pytest.fixture(params=EXAMPLES)
-def example(request):
-    """Return the folder of each example in turn."""
-    return request.param
 
 
 def set_constants(train_model, **constants):
     """Set constants for a short run, and these."""
-    for name, value in {**SHORT, "EPOCHS": 4, **constants}.items():
+    for name, value in {**SHORT, "EPOCHS": 3, **constants}.items():
         setattr(train_model, name, value)
     if hasattr(train_model, "CELLS"):
         train_model.CELLS = 12
+
+
+def create_small_model(image_size=96):
+    """Return a model that trains in no time: four numbers from the mean colour of the photo."""
+    photos = keras.Input((image_size, image_size, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(photos))
+    return keras.Model(photos, keras.layers.Dense(4)(pooled))
 
 
 def read_log(folder):
@@ -46,8 +47,7 @@ def file_names(folder):
 def clean(folder):
     """Delete what a training left."""
     for name in file_names(folder):
-        if not name.endswith(".jpg"):
-            (folder / name).unlink()
+        (folder / name).unlink()
 
 
 def interrupt(train_model, monkeypatch, epochs):
@@ -62,42 +62,34 @@ def interrupt(train_model, monkeypatch, epochs):
         train_model.main()
 
 
-def assert_same_training(first, second):
-    """Two logs agree, but for the order in which threads add numbers up."""
-    assert first[0] == second[0]
-    np.testing.assert_allclose(first[1], second[1], rtol=0.02, atol=0.01)
-
-
 @pytest.mark.parametrize(
-    "constants",
+    ("example", "constants"),
     [
-        {"AUGMENT": True},
-        {"AUGMENT": False, "SCHEDULE": "plateau", "OPTIMIZER": "sgd"},
-        {"AUGMENT": False, "FREEZE": "all"},
+        ("example_1", {"AUGMENT": False, "FREEZE": "all"}),
+        ("example_2", {"AUGMENT": True}),
+        ("example_3", {"AUGMENT": False, "SCHEDULE": "plateau", "OPTIMIZER": "sgd"}),
     ],
-    ids=str,
 )
 def test_a_resumed_training_is_the_training(csvs, train_model, monkeypatch, capsys, constants):
     set_constants(train_model, **constants)
     train_model.main()
     expected, expected_files = read_log(train_model.FOLDER), file_names(train_model.FOLDER)
     clean(train_model.FOLDER)
-    interrupt(train_model, monkeypatch, epochs=2)
-    assert "Interrupted: the same command goes on" in capsys.readouterr().out
-    assert len(read_log(train_model.FOLDER)[1]) == 2
+    interrupt(train_model, monkeypatch, epochs=1)
+    assert "the same command goes on" in capsys.readouterr().out
+    assert len(read_log(train_model.FOLDER)[1]) == 1
     assert "training.npz" in file_names(train_model.FOLDER)
-    interrupt(train_model, monkeypatch, epochs=3)
-    assert "Going on after 2 epochs" in capsys.readouterr().out
     train_model.main()
-    assert "Going on after 3 epochs" in capsys.readouterr().out
-    assert_same_training(read_log(train_model.FOLDER), expected)
+    assert "Going on after epoch 1." in capsys.readouterr().out
+    names, rows = read_log(train_model.FOLDER)
+    assert names == expected[0]
+    np.testing.assert_allclose(rows, expected[1], rtol=1e-3, atol=1e-3)
     assert file_names(train_model.FOLDER) == expected_files
-    train_model.main()
-    assert "Going on" not in capsys.readouterr().out
 
 
-def test_other_constants_or_photos_start_anew(csvs, train_model, monkeypatch, capsys):
-    set_constants(train_model, EPOCHS=2)
+def test_another_training_starts_anew(csvs, train_model, monkeypatch, capsys):
+    set_constants(train_model, EPOCHS=2, HEAD="conv", AUGMENT=False)
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
     interrupt(train_model, monkeypatch, epochs=1)
     (model_file,) = train_model.FOLDER.glob("model-*.keras")
     model_file.rename(model_file.with_name("model-2.00.keras"))  # not by chance the new one's name
@@ -106,30 +98,27 @@ def test_other_constants_or_photos_start_anew(csvs, train_model, monkeypatch, ca
     assert "other constants or CSVs: starting anew" in capsys.readouterr().out
     rows = (csvs / "train.csv").read_text().splitlines()
     (csvs / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
-    train_model.main()
-    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
-    assert len(read_log(train_model.FOLDER)[1]) == 2
-    assert (train_model.FOLDER / "model-2.00.keras").exists()
-
-
-def test_resume_false_starts_anew(csvs, train_model, monkeypatch, capsys):
-    set_constants(train_model, EPOCHS=2, RESUME=False)
     interrupt(train_model, monkeypatch, epochs=1)
+    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
+    train_model.RESUME = False
     train_model.main()
     assert "Going on" not in capsys.readouterr().out
     assert len(read_log(train_model.FOLDER)[1]) == 2
+    assert (train_model.FOLDER / "model-2.00.keras").exists()
+    train_model.RESUME = True
+    message_of(lambda: interrupt(train_model, monkeypatch, epochs=0))
+    assert "Going on" not in capsys.readouterr().out, "a finished training was gone on with"
 
 
-@pytest.mark.parametrize("example", ["example_1"], indirect=True)
 @pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04"], ids=str)
 def test_a_broken_state_is_named(csvs, train_model, content):
     (train_model.FOLDER / "training.npz").write_bytes(content)
     assert "training.npz cannot be read" in message_of(train_model.main)
 
 
-@pytest.mark.parametrize("example", ["example_1"], indirect=True)
-def test_a_loss_that_is_no_number_stops_with_advice(csvs, train_model):
-    set_constants(train_model, EPOCHS=2, LEARNING_RATE=1e30, LOSS="mse", HEAD="conv")
+def test_a_loss_that_is_no_number_stops_with_advice(csvs, train_model, monkeypatch):
+    set_constants(train_model, LEARNING_RATE=1e30, LOSS="mse", HEAD="conv")
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
     assert "try a smaller LEARNING_RATE" in message_of(train_model.main)
     assert not (train_model.FOLDER / "training.npz").exists()
 
@@ -138,7 +127,7 @@ def test_after_sigkill_the_same_command_goes_on(csvs, example):
     folder = csvs / example
     script = folder / "train_model.py"
     text = script.read_text()
-    constants = {**SHORT, "EPOCHS": 12, **({"CELLS": 12} if "\nCELLS" in text else {})}
+    constants = {**SHORT, "EPOCHS": 12}
     for name, value in constants.items():
         text, count = re.subn(rf"^{name} = \S+", f"{name} = {value!r}", text, flags=re.MULTILINE)
         assert count == 1
@@ -156,7 +145,7 @@ def test_after_sigkill_the_same_command_goes_on(csvs, example):
         assert state["epochs"].item().count('"loss"') >= 2
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Going on after \d+ epochs", done.stdout)
+    assert re.search(r"Going on after epoch \d+", done.stdout)
     assert f"Epoch {constants['EPOCHS']}/{constants['EPOCHS']}" in done.stdout
     assert "Epoch 1/" not in done.stdout
     names, rows = read_log(folder)
