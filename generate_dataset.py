@@ -404,3 +404,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("Interrupted: the CSVs are as they were before.")
+    except OSError as error:
+        sys.exit(f"generate_dataset.py: {error}. The CSVs are as they were before.")
