@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter, namedtuple
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
@@ -118,6 +119,14 @@ def get_dataset():
                     f"Put these two files, whole, into {ROOT} and run again:\n{addresses}"
                     "To see everything work on drawn photos, without a download: make demo"
                 )
+
+
+def remove_leftovers():
+    """Delete the temporary folders of runs that were killed, when nothing moved for an hour."""
+    for folder in [*ROOT.glob("generating-????????"), *ROOT.glob("unpacking-????????")]:
+        newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        if time.time() - newest > 3600:
+            shutil.rmtree(folder)
 
 
 def find_xml_files():
@@ -369,6 +378,7 @@ def print_summary(training, validation, counts):
 def main():
     """Read the XMLs, split the rows, augment if asked to, and replace both CSVs together."""
     check_constants()
+    remove_leftovers()
     if not (ROOT / DATASET_FOLDER).is_dir():
         get_dataset()
     rows, counts = read_rows(find_xml_files())
