@@ -442,7 +442,8 @@ def vote_loss(y_true, votes):
     """
     cells = votes.shape[1] // 5
     votes = ops.reshape(votes, (-1, cells, 5))
-    distances = (y_true[:, None, :2] - cell_centres(cells)) / (y_true[:, None, 2:] / 2)
+    half = ops.maximum(y_true[:, None, 2:], 1) / 2  # in case a box has no size
+    distances = (y_true[:, None, :2] - cell_centres(cells)) / half
     targets = ops.softmax(-ops.sum(distances**2, axis=2), axis=1)
     boxes = ops.reshape(votes[..., :4], (-1, 4))
     losses = ops.reshape(box_loss(ops.repeat(y_true, cells, axis=0), boxes), (-1, cells))
@@ -587,9 +588,17 @@ class Keeper(keras.callbacks.Callback):
             write_whole(file, self.whole_model.save)
             if old_file != file:
                 old_file.unlink(missing_ok=True)
+        write_whole(FOLDER / "log.csv", self.write_log)
         state = {"run": self.run, "epochs": json.dumps(self.epochs)}
         values = map(ops.convert_to_numpy, self.variables())
         write_whole(self.file, lambda file: np.savez(file, *values, **state))
+
+    def write_log(self, file):
+        """Write a line of loss, metrics and learning rate for each epoch."""
+        with open(file, "w", newline="", encoding="utf-8") as csv_file:
+            writer = csv.DictWriter(csv_file, ["epoch", *sorted(self.epochs[0])])
+            writer.writeheader()
+            writer.writerows({"epoch": epoch, **logs} for epoch, logs in enumerate(self.epochs))
 
     def on_train_end(self, logs=None):
         """A training that has finished is not gone on with."""
@@ -610,7 +619,6 @@ def main():
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=PATIENCE),
         create_schedule(),
-        keras.callbacks.CSVLogger(FOLDER / "log.csv"),
     ]
     keeper = Keeper(model, callbacks)
     start, epochs_before = time.time(), keeper.find_epochs()

@@ -27,6 +27,13 @@ def message_of(function):
     return stop.value.code
 
 
+def create_small_model(image_size=96):
+    """Return a model that trains in no time: four numbers from the mean colour of the photo."""
+    photos = keras.Input((image_size, image_size, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(photos))
+    return keras.Model(photos, keras.layers.Dense(4)(pooled))
+
+
 @pytest.fixture
 def project(tmp_path):
     """Return a folder with a copy of the scripts and no photos."""

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from conftest import create_small_model
+
 
 def run(script, limit):
     """Run a script that cannot write files larger than `limit` bytes; return what it printed."""
@@ -54,7 +56,8 @@ def test_generation(csvs, augmentation):
 
 def test_training(csvs):
     folder = csvs / "example_1"
-    constants = {"WEIGHTS": None, "FREEZE": "none", "ALPHA": 0.35, "EPOCHS": 1}
+    constants = {"WEIGHTS": None, "FREEZE": "all", "HEAD": "conv", "AUGMENT": False}
+    constants |= {"ALPHA": 0.35, "EPOCHS": 1}
     set_constants(folder / "train_model.py", **constants)
     for number in range(100):  # the model that is trained has one of these names
         (folder / f"model-0.{number:02}.keras").write_bytes(b"an older model")
@@ -65,12 +68,12 @@ def test_training(csvs):
     assert after == before
 
 
-def test_evaluation(csvs, train_model):
-    train_model.EPOCHS = 1
+def test_evaluation(csvs, train_model, monkeypatch):
+    train_model.EPOCHS, train_model.HEAD = 1, "conv"
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
     train_model.main()
     folder = csvs / "example_1"
     script = folder / "evaluate_performance.py"
-    set_constants(folder / "train_model.py", ALPHA=0.35)
     subprocess.run([sys.executable, script], check=True, capture_output=True, timeout=240)
     before = read_files(csvs)
     set_constants(script, MIRROR=False)

@@ -438,7 +438,7 @@ def test_optimizers(train_model):
 @pytest.mark.parametrize("epochs", [1, 2, 10, 75])
 def test_the_learning_rate_rises_and_falls_as_a_cosine(train_model, epochs):
     train_model.EPOCHS, train_model.LEARNING_RATE = epochs, 0.01
-    schedule = train_model.create_schedule("val_iou")
+    schedule = train_model.create_schedule()
     warm_up = min(3, epochs // 10)
     for epoch in range(epochs):
         middle = epoch + 0.5
@@ -450,7 +450,7 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine(train_model, epochs):
 
 def test_the_plateau_lowers_the_learning_rate(train_model):
     train_model.SCHEDULE = "plateau"
-    schedule = train_model.create_schedule("val_iou")
+    schedule = train_model.create_schedule()
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01))
     schedule.set_model(model)

@@ -1,0 +1,57 @@
+"""Two runs started together in one checkout leave whole files, each of one of the two."""
+
+import csv
+import subprocess
+import sys
+
+import keras
+from PIL import Image
+
+
+def start(folder, module, **constants):
+    """Start a script's `main` with these constants in a process of its own."""
+    settings = "".join(f"script.{name} = {value!r}; " for name, value in constants.items())
+    code = f"import {module} as script; {settings}script.main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(*processes):
+    """Wait for processes, which must end well."""
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()
+
+
+def test_generators(pets):
+    names = ("train.csv", "validation.csv")
+    alone = []
+    for seed in (0, 1):
+        finish(start(pets, "generate_dataset", SEED=seed))
+        alone.append([(pets / name).read_bytes() for name in names])
+    assert alone[0] != alone[1]
+    for _ in range(3):
+        finish(*(start(pets, "generate_dataset", SEED=seed) for seed in (0, 1)))
+        for name, one, other in zip(names, *alone):
+            assert (pets / name).read_bytes() in (one, other)
+    assert not [*pets.glob("generating-*")]
+
+
+def test_trainings(csvs, example):
+    folder = csvs / example
+    constants = {"WEIGHTS": None, "ALPHA": 0.35, "FREEZE": "all", "HEAD": "conv", "AUGMENT": False}
+    constants |= {"EPOCHS": 10, "BATCH_SIZE": 4}
+    finish(*(start(folder, "train_model", **constants, SEED=seed) for seed in (0, 1)))
+    with open(folder / "log.csv", newline="") as log:
+        rows = list(csv.DictReader(log))
+    assert [row["epoch"] for row in rows] == list(map(str, range(10)))
+    assert all(None not in row and None not in row.values() for row in rows)
+    with Image.open(folder / "curves.png") as curves:
+        curves.load()
+    models = [*folder.glob("model-*.keras")]
+    assert 1 <= len(models) <= 2
+    for model in models:
+        keras.models.load_model(model, compile=False)
+    left = {file.name for file in folder.iterdir() if file.suffix != ".py" and file.is_file()}
+    assert left == {"log.csv", "curves.png", *(model.name for model in models)}
