@@ -6,7 +6,7 @@ The network has two answers: "coords", the box as in example 1, and "classes", a
 each class. Both are read from the same feature map, and the loss is a weighted sum of theirs. With
 two classes, p = 1 for POSITIVE_CLASS and p = 0 for all others, the class's part is the focal loss:
 
-    loss = BOX_WEIGHT * (loss of example 1) + CLASS_WEIGHT * FL(p_hat, p)
+    loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL(p_hat, p)
     FL(p_hat, p) = -(a (1 - p_hat)^2 p log(p_hat) + (1 - a) p_hat^2 (1 - p) log(1 - p_hat))
 
 With a class each for all names it is the categorical cross-entropy. In the collection of 2018 the
@@ -60,7 +60,7 @@ LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "
 OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
 LEARNING_RATE = 3e-4  # larger steps wipe out the features that tell classes apart
 SCHEDULE = "cosine"  # "cosine" (up, then down to 0) or "plateau" (2018: down in steps)
-WARM_UP = 24  # longer, as the box must not spoil the features before the class needs them
+WARM_UP = 24  # epochs; 3 in example 1, but fast first steps for the box spoil the class's features
 AUGMENT = True  # True changes each training photo anew in each epoch
 EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
 BATCH_SIZE = 32
@@ -171,7 +171,7 @@ def load_photo(file, image_size=None):
 def augment(photo, box, random):
     """Return a training photo and its box, changed at random.
 
-    A window of 0.5 to 1.3 times the photo that keeps 85 % of the box, or more, becomes the photo,
+    A window of about 0.5 to 1.3 times the photo that keeps 85 % of the box becomes the photo,
     mirrored or not, with up to half more or less brightness, contrast and saturation.
 
     Args:

@@ -150,7 +150,7 @@ def load_photo(file, image_size=None):
 def augment(photo, box, random):
     """Return a training photo and its box, changed at random.
 
-    A window of 0.5 to 1.3 times the photo that keeps 85 % of the box, or more, becomes the photo,
+    A window of about 0.5 to 1.3 times the photo that keeps 85 % of the box becomes the photo,
     mirrored or not, with up to half more or less brightness, contrast and saturation.
 
     Args:
