@@ -2,14 +2,21 @@
 
 make benchmark                                  # on drawn pets
 .venv/bin/python tests/benchmark.py FOLDER      # on FOLDER/images and FOLDER/annotations/xmls
+
+Prints a table and writes benchmark.csv. The longest part is the last one, growth, up to 20,000
+photos; `--quick` leaves it out.
 """
 
 import contextlib
+import csv
+import gc
+import importlib
 import io
 import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,10 +25,28 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import cv2
+import keras
+import numpy as np
+
 import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROUNDS = 5
+COLUMNS = ("what", "photos_per_second", "reference", "ratio", "lowest", "highest", "target")
+GROWTH = (200, 2_000, 20_000)
+ROWS = 1_000_000
+# The head and loss of 2018, with RGB and with batch normalization's momentum as it has to be.
+RECIPE_OF_2018 = {
+    "FREEZE": "none",
+    "HEAD": "conv",
+    "VOTE_LOSS": 0,
+    "LOSS": "mse",
+    "OPTIMIZER": "adam",
+    "SCHEDULE": "plateau",
+    "AUGMENT": False,
+    "EPOCHS": 75,
+}
 
 
 def seconds(function):
@@ -33,92 +58,323 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-def compare(name, images, ours, reference):
-    """Time `ours` and `reference` in turn and print the median of the ratios of their speeds."""
-    seconds(ours), seconds(reference)  # the first calls warm up
-    times = [(seconds(ours), seconds(reference)) for _ in range(ROUNDS)]
-    our_time, reference_time = (statistics.median(column) for column in zip(*times))
-    ratios = sorted(reference / ours for ours, reference in times)
-    print(
-        f"{name}: {images / our_time:.0f} images/s against {images / reference_time:.0f}, ratio "
-        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {ROUNDS} rounds)"
+def report(*row):
+    """Print a line of the table and add it to benchmark.csv."""
+    cells = [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row]
+    print(f"{cells[0]:72}" + "".join(f"{cell:>9}" for cell in cells[1:]), flush=True)
+    with open(REPOSITORY / "benchmark.csv", "a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(cells)
+
+
+def compare(what, ours, reference, photos, reference_photos=None, target="", rounds=ROUNDS):
+    """Time `ours` and `reference` in turn and report the median of the ratios of their speeds."""
+    reference_photos = reference_photos or photos
+    if rounds > 1:
+        seconds(ours), seconds(reference)  # the first calls warm up
+    times = [(seconds(ours), seconds(reference)) for _ in range(rounds)]
+    speeds = [(photos / one, reference_photos / other) for one, other in times]
+    ratios = [one / other for one, other in speeds]
+    medians = map(statistics.median, (*zip(*speeds), ratios))
+    report(what, *medians, min(ratios), max(ratios), target)
+
+
+def load_example(folder, example, **constants):
+    """Import an example's two scripts anew, with random weights and these constants."""
+    sys.path.insert(0, str(folder / example))
+    for name in ("train_model", "evaluate_performance"):
+        sys.modules.pop(name, None)
+    train_model = importlib.import_module("train_model")
+    evaluate_performance = importlib.import_module("evaluate_performance")
+    sys.path.pop(0)
+    defaults = {"WEIGHTS": None, "FREEZE": "none", "AUGMENT": False}
+    for name, value in {**defaults, **constants}.items():
+        setattr(train_model, name, value)
+    return train_model, evaluate_performance
+
+
+def compile_model(train_model, *datasets):
+    """Return the part of a new model that is trained, ready to be."""
+    part = train_model.create_trained_part(train_model.create_model(), *datasets)
+    part.compile(train_model.create_optimizer(), train_model.loss, metrics=train_model.METRICS)
+    return part
+
+
+def time_generation(generate_dataset, folder, paths):
+    """Line 1: `generate_dataset.py` against OpenCV; line 2: with copies, against imgaug alone."""
+    from imgaug.augmentables import BoundingBox, BoundingBoxesOnImage
+
+    def read_resize_write():
+        for index, path in enumerate(paths):
+            photo = cv2.resize(cv2.imread(path), (96, 96))
+            cv2.imwrite(str(folder / f"{index % 100}.jpg"), photo)
+
+    def augment_full_size():
+        augmenter, tries = generate_dataset.create_augmenter(), 25
+        for path in paths[:8]:
+            photo = cv2.imread(path)
+            box = BoundingBoxesOnImage([BoundingBox(9, 9, 99, 99)], photo.shape)
+            copies, _ = augmenter(images=[photo] * tries, bounding_boxes=[box] * tries)
+            for index, copy in enumerate(copies):
+                cv2.imwrite(str(folder / f"{index}.jpg"), cv2.resize(copy, (224, 224)))
+
+    cv2.setNumThreads(1)
+    what = "generate_dataset.py: OpenCV read, resize to 96, write in one process"
+    compare(what, generate_dataset.main, read_resize_write, len(paths), target=2.5)
+    generate_dataset.AUGMENTATION = True
+    tries = 25 * int(0.8 * len(paths))
+    what = "generate_dataset.py, AUGMENTATION: imgaug on full photos, one process"
+    compare(what, generate_dataset.main, augment_full_size, tries, 200, target=4, rounds=1)
+    generate_dataset.AUGMENTATION = False
+    generate_dataset.main()
+
+
+def create_pooling_model(train_model):
+    """Return a model that takes next to no time: four numbers from the mean colour."""
+    photos = keras.Input((train_model.IMAGE_SIZE, train_model.IMAGE_SIZE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(photos)
+    model = keras.Model(photos, keras.layers.Dense(4)(pooled))
+    model.compile("sgd", "mae")
+    return model
+
+
+def fit(model, dataset):
+    """Return a function that trains a model for one epoch."""
+    return lambda: model.fit(dataset, verbose=0, shuffle=False)
+
+
+def time_loading(folder):
+    """Line 3: the first epoch's reading, against one photo after the other."""
+    train_model, _ = load_example(folder, "example_1")
+    model, paths = create_pooling_model(train_model), train_model.read_csv("train.csv")[0]
+
+    def first_epoch():
+        fit(model, train_model.create_dataset("train.csv", training=True))()
+
+    def one_after_the_other():
+        for path in paths:
+            train_model.load_photo(path, train_model.IMAGE_SIZE)
+
+    for train_model.INMEMORY in (True, False):
+        what = f"first epoch's reading, INMEMORY = {train_model.INMEMORY}: one after the other"
+        compare(what, first_epoch, one_after_the_other, len(paths))
+
+
+def time_training(folder, example):
+    """Line 4: training from the CSV against `model.fit` on ready float arrays, and augmentation."""
+    train_model, _ = load_example(folder, example)
+    model, dataset = compile_model(train_model), train_model.create_dataset("train.csv", True)
+    photos, targets = dataset.photos.astype("float32"), dataset.targets
+    options = {"batch_size": train_model.BATCH_SIZE, "verbose": 0}
+    for name in ("INMEMORY", "INMEMORY = False", "AUGMENT"):
+        train_model.INMEMORY, train_model.AUGMENT = name != "INMEMORY = False", name == "AUGMENT"
+        dataset = train_model.create_dataset("train.csv", training=True)
+        what = f"{example}, training from the CSV, {name}: fit on float arrays"
+        target = 0.97 if name != "AUGMENT" else ""
+        ours = fit(model, dataset)
+        compare(
+            what, ours, lambda: model.fit(photos, targets, **options), len(photos), None, target
+        )
+
+
+def time_frozen(folder):
+    """Line 5: the frozen part's maps kept, against computed anew for each step."""
+    for freeze, head in (("all", "conv"), ("all", "vote"), ("some", "vote")):
+        constants = {"FREEZE": freeze, "HEAD": head, "VOTE_LOSS": 0}
+        train_model, _ = load_example(folder, "example_1", **constants)
+        plain, kept = (train_model.create_dataset("train.csv", training=True) for _ in range(2))
+        model = train_model.create_model()
+        part = train_model.create_trained_part(model, kept)
+        for trained in (model, part):
+            trained.compile(train_model.create_optimizer(), train_model.loss)
+        what = f'FREEZE = "{freeze}", HEAD = "{head}", maps kept: not kept'
+        target = 30 if freeze == "all" else ""
+        compare(what, fit(part, kept), fit(model, plain), len(plain.paths), None, target)
+
+
+def time_to_accuracy(folder):
+    """Line 4, second half: seconds until validation IoU 0.45, against the recipe of 2018."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = logs["val_iou"] >= 0.45
+            self.reached = self.model.stop_training
+
+    times = []
+    for constants in ({"FREEZE": "batch_norm", "AUGMENT": True}, RECIPE_OF_2018):
+        train_model, _ = load_example(folder, "example_1", WEIGHTS="imagenet", **constants)
+        keras.utils.set_random_seed(0)
+        training = train_model.create_dataset("train.csv", training=True)
+        validation = train_model.create_dataset("validation.csv")
+        model, stop = compile_model(train_model), Stop()
+        options = {"epochs": train_model.EPOCHS, "verbose": 0, "shuffle": False}
+        options |= {"callbacks": [train_model.create_schedule(), stop]}
+        start = time.perf_counter()
+        model.fit(training, validation_data=validation, **options)
+        times.append(time.perf_counter() - start)
+        print(f"  IoU 0.45 {'reached' if stop.reached else 'NOT reached'} after {times[-1]:.0f} s")
+    report("example_1 to IoU 0.45: recipe of 2018", "", "", times[1] / times[0], "", "", 4)
+
+
+def time_evaluation(folder):
+    """Lines 6 and 7: evaluation against one prediction a photo, and one photo against the model."""
+    train_model, evaluate_performance = load_example(folder, "example_1")
+    model = train_model.create_model()
+    paths, sizes, *_ = train_model.read_csv("train.csv")
+
+    def one_by_one():
+        for path in paths[:40]:
+            model.predict(np.asarray(train_model.load_photo(path, 96))[None], verbose=0)
+
+    def evaluate():
+        return evaluate_performance.predict_csv(evaluated, "train.csv")
+
+    def evaluate_and_draw():
+        paths, boxes, true, _ = evaluate()
+        evaluate_performance.draw_pictures(paths, boxes, [""] * len(paths), true)
+
+    mirrored = evaluate_performance.add_mirror(model)
+    for name, evaluated in (("MIRROR = False", model), ("MIRROR = True", mirrored)):  # noqa: B007
+        what = f"evaluation from disk to IoU, {name}: one model.predict a photo"
+        compare(what, evaluate, one_by_one, len(paths), 40, 10)
+    _, boxes, true, _ = evaluate()
+
+    def draw():
+        evaluate_performance.draw_pictures(paths, boxes, [""] * len(paths), true)
+
+    compare("evaluation with pictures: the pictures alone", evaluate_and_draw, draw, len(paths))
+
+    photos = np.asarray(train_model.load_photo(paths[0], 96))[None]
+
+    def from_file_to_box():
+        for path, size in zip(paths, sizes):
+            photo = np.asarray(train_model.load_photo(path, 96))[None]
+            train_model.to_corners(model.predict_on_batch(photo), size)
+
+    def bare_model():
+        for _ in paths:
+            model.predict_on_batch(photos)
+
+    what = "one photo, from file to box: the bare model"
+    compare(what, from_file_to_box, bare_model, len(paths), target=1 / 1.3)
+
+
+def resident_bytes():
+    """Return how much memory this process has now."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def time_growth(folder):
+    """Line 8: time and memory a photo may not grow with their number."""
+    (folder / "many" / "xmls").mkdir(parents=True)
+    drawn = sorted((folder / "images").glob("*.jpg"))[: GROWTH[0]]
+    import generate_dataset
+
+    generate_dataset.DATASET_FOLDER = "many"
+    generate_dataset.ANNOTATIONS_FOLDER = "many/xmls"
+    train_model, evaluate_performance = load_example(folder, "example_1", ALPHA=0.35, VOTE_LOSS=0)
+    model = compile_model(train_model)
+    first = None
+    for count in GROWTH:
+        for index in range(len([*(folder / "many").glob("*.jpg")]), count):
+            photo = drawn[index % len(drawn)]
+            name = f"{photo.stem.rpartition('_')[0]}_{index}"
+            os.link(photo, folder / "many" / f"{name}.jpg")
+            xml = folder / "annotations" / "xmls" / f"{photo.stem}.xml"
+            text = xml.read_text().replace(f"{photo.stem}.jpg", f"{name}.jpg")
+            (folder / "many" / "xmls" / f"{name}.xml").write_text(text)
+        spent = [seconds(generate_dataset.main)]
+        before = resident_bytes()
+        start = time.perf_counter()
+        training = train_model.create_dataset("train.csv", training=True)
+        spent.append(time.perf_counter() - start)
+        memory = (resident_bytes() - before) / len(training.paths) / (96 * 96 * 3)
+        spent.append(seconds(fit(model, training)))
+        spent.append(seconds(lambda: evaluate_performance.predict_csv(model, "validation.csv")))
+        photos = (count, len(training.paths), len(training.paths), count / 5)
+        each = [1000 * time_spent / number for time_spent, number in zip(spent, photos)]
+        first = first or each
+        names = ("generate_dataset.py", "reading photos", "training an epoch", "evaluation")
+        for name, milliseconds, at_first in zip(names, each, first):
+            what = f"{name} of {count:,} photos: of {GROWTH[0]}"
+            report(what, 1000 / milliseconds, 1000 / at_first, at_first / milliseconds, "", "", 1)
+        report(f"memory of {count:,} photos: IMAGE_SIZE^2 * 3 bytes", "", "", memory, "", "", 1.3)
+        del training
+
+
+def time_many_rows(folder):
+    """Line 8, second half: a CSV of a million rows is read, and a training from it starts."""
+    lines = (folder / "train.csv").read_text().splitlines()
+    with open(folder / "million.csv", "w") as file:
+        file.write(lines[0] + "\n")
+        rows = "\n".join(lines[1:201]) + "\n"
+        file.writelines([rows] * (ROWS // 200))
+    code = """
+import resource, sys, time
+import train_model
+def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = memory(), time.perf_counter()
+train_model.read_csv("million.csv")
+print(time.perf_counter() - start, memory() - before)
+train_model.INMEMORY, train_model.WEIGHTS, train_model.FREEZE = False, None, "none"
+start = time.perf_counter()
+training = train_model.create_dataset("million.csv", training=True)
+model = train_model.create_trained_part(train_model.create_model())
+model.compile(train_model.create_optimizer(), train_model.loss)
+model.fit(training, epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
+print(time.perf_counter() - start, memory())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder / "example_1",
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    read, train = (line.split() for line in done.stdout.splitlines())
+    print(f"1,000,000 rows: read in {float(read[0]):.1f} s (target 10) and {float(read[1]):.0f} MB")
+    print(f"(target 500); INMEMORY = False: two steps trained after {float(train[0]):.1f} s.")
 
 
 def main():
     """Make a temporary copy of the scripts beside the photos and time it."""
+    (REPOSITORY / "benchmark.csv").unlink(missing_ok=True)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--quick"]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         folder = Path(folder)
         shutil.copy(REPOSITORY / "generate_dataset.py", folder)
-        shutil.copytree(REPOSITORY / "example_1", folder / "example_1")
-        if len(sys.argv) > 1:
-            dataset = Path(sys.argv[1]).resolve()
-        else:
-            dataset = folder
-            draw_pets.draw_dataset(folder, 400)
-        sys.path[:0] = [str(folder), str(folder / "example_1")]
-        import cv2
-
+        for number in (1, 2, 3):
+            shutil.copytree(REPOSITORY / f"example_{number}", folder / f"example_{number}")
+        sys.path.insert(0, str(folder))
         import generate_dataset
-        import train_model
 
-        generate_dataset.DATASET_FOLDER = str(dataset / "images")
-        generate_dataset.ANNOTATIONS_FOLDER = str(dataset / "annotations" / "xmls")
+        draw_pets.draw_dataset(folder, 400)
+        if arguments:
+            dataset = Path(arguments[0]).resolve()
+            generate_dataset.DATASET_FOLDER = str(dataset / "images")
+            generate_dataset.ANNOTATIONS_FOLDER = str(dataset / "annotations" / "xmls")
         seconds(generate_dataset.main)
-        training = train_model.read_csv("train.csv")[0]
-        paths = training + train_model.read_csv("validation.csv")[0]
+        train_model, _ = load_example(folder, "example_1")
+        paths = [
+            path
+            for name in ("train.csv", "validation.csv")
+            for path in train_model.read_csv(name)[0]
+        ]
         names = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
         versions = ", ".join(f"{name} {version(name)}" for name in names)
         print(f"{platform.machine()}, {os.cpu_count()} cores, {len(paths)} photos, {versions}")
-
-        def read_resize_write():
-            for index, path in enumerate(paths):
-                photo = cv2.resize(cv2.imread(path), (96, 96))
-                cv2.imwrite(str(folder / f"{index % 100}.jpg"), photo)
-
-        cv2.setNumThreads(1)
-        compare(
-            "generate_dataset.py against OpenCV read, resize to 96, write in one process",
-            len(paths),
-            generate_dataset.main,
-            read_resize_write,
-        )
-
-        train_model.WEIGHTS, train_model.FREEZE = None, "none"
-        train_model.AUGMENT = False
-        plain = train_model.create_dataset("train.csv", training=True)
-        train_model.AUGMENT = True
-        augmented = train_model.create_dataset("train.csv", training=True)
-        model = train_model.create_model()
-        model.compile(train_model.create_optimizer(), train_model.loss, metrics=[train_model.iou])
-        photos = plain.photos.astype("float32")
-        compare(
-            "example_1 training from the CSV, INMEMORY, against model.fit on float arrays",
-            len(photos),
-            lambda: model.fit(plain, verbose=0),
-            lambda: model.fit(photos, plain.targets, train_model.BATCH_SIZE, verbose=0),
-        )
-        compare(
-            "the same with AUGMENT, against without it",
-            len(photos),
-            lambda: model.fit(augmented, verbose=0),
-            lambda: model.fit(plain, verbose=0),
-        )
-
-        train_model.AUGMENT, train_model.FREEZE, train_model.VOTE_LOSS = False, "all", 0
-        for train_model.HEAD in ("vote", "conv"):
-            plain = train_model.create_dataset("train.csv", training=True)
-            kept = train_model.create_dataset("train.csv", training=True)
-            model = train_model.create_model()
-            part = train_model.create_trained_part(model, kept)
-            for trained in (model, part):
-                trained.compile(train_model.create_optimizer(), train_model.loss)
-            compare(
-                f"the same with FREEZE all, HEAD {train_model.HEAD}, maps kept, against not kept",
-                len(photos),
-                lambda part=part, kept=kept: part.fit(kept, verbose=0),
-                lambda model=model, plain=plain: model.fit(plain, verbose=0),
-            )
+        report("what is timed: against what", "photos/s", "against", *COLUMNS[3:])
+        time_generation(generate_dataset, folder, paths)
+        time_loading(folder)
+        for example in ("example_1", "example_2", "example_3"):
+            time_training(folder, example)
+        time_frozen(folder)
+        if arguments:  # drawn pets are no photos that ImageNet's weights know
+            time_to_accuracy(folder)
+        time_evaluation(folder)
+        if "--quick" not in sys.argv:
+            time_growth(folder)
+            time_many_rows(folder)
 
 
 if __name__ == "__main__":
