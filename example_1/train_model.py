@@ -131,13 +131,13 @@ def read_csv(name):
                 if not (0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height < np.inf > width):
                     raise ValueError("the box is not in the photo")
                 paths.append(str(ROOT / row["path"]))
-                numbers.append((width, height, xmin, ymin, xmax, ymax))
+                numbers.extend((width, height, xmin, ymin, xmax, ymax))
                 class_names.append(row["class_name"])
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
     if not paths:
         sys.exit(f"{file} has no rows: run generate_dataset.py again.")
-    numbers = np.array(numbers, "float32")
+    numbers = np.array(numbers, "float32").reshape(-1, 6)
     return paths, numbers[:, :2], numbers[:, 2:], class_names
 
 
