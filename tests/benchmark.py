@@ -2,9 +2,10 @@
 
 make benchmark                                  # on drawn pets
 .venv/bin/python tests/benchmark.py FOLDER      # on FOLDER/images and FOLDER/annotations/xmls
+.venv/bin/python tests/benchmark.py FOLDER training frozen  # some of the parts only
 
-Prints a table and writes benchmark.csv. The longest part is the last one, growth, up to 20,000
-photos; `--quick` leaves it out.
+Prints a table and writes benchmark.csv. The parts: generation, loading, training, frozen, accuracy
+(needs ImageNet's weights, and FOLDER), evaluation and growth (up to 20,000 photos, the longest).
 """
 
 import contextlib
@@ -33,7 +34,7 @@ import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROUNDS = 5
-COLUMNS = ("what", "photos_per_second", "reference", "ratio", "lowest", "highest", "target")
+COLUMNS = ("ratio", "lowest", "highest", "target")
 GROWTH = (200, 2_000, 20_000)
 ROWS = 1_000_000
 # The head and loss of 2018, with RGB and with batch normalization's momentum as it has to be.
@@ -99,9 +100,16 @@ def compile_model(train_model, *datasets):
     return part
 
 
-def time_generation(generate_dataset, folder, paths):
+def time_generation(folder):
     """Line 1: `generate_dataset.py` against OpenCV; line 2: with copies, against imgaug alone."""
     from imgaug.augmentables import BoundingBox, BoundingBoxesOnImage
+
+    import generate_dataset
+
+    train_model, _ = load_example(folder, "example_1")
+    paths = [
+        path for name in ("train.csv", "validation.csv") for path in train_model.read_csv(name)[0]
+    ]
 
     def read_resize_write():
         for index, path in enumerate(paths):
@@ -125,7 +133,7 @@ def time_generation(generate_dataset, folder, paths):
     what = "generate_dataset.py, AUGMENTATION: imgaug on full photos, one process"
     compare(what, generate_dataset.main, augment_full_size, tries, 200, target=4, rounds=1)
     generate_dataset.AUGMENTATION = False
-    generate_dataset.main()
+    seconds(generate_dataset.main)
 
 
 def create_pooling_model(train_model):
@@ -137,9 +145,9 @@ def create_pooling_model(train_model):
     return model
 
 
-def fit(model, dataset):
+def fit(model, *data, **options):
     """Return a function that trains a model for one epoch."""
-    return lambda: model.fit(dataset, verbose=0, shuffle=False)
+    return lambda: model.fit(*data, verbose=0, **options)
 
 
 def time_loading(folder):
@@ -148,7 +156,7 @@ def time_loading(folder):
     model, paths = create_pooling_model(train_model), train_model.read_csv("train.csv")[0]
 
     def first_epoch():
-        fit(model, train_model.create_dataset("train.csv", training=True))()
+        fit(model, train_model.create_dataset("train.csv", training=True), shuffle=False)()
 
     def one_after_the_other():
         for path in paths:
@@ -164,16 +172,14 @@ def time_training(folder, example):
     train_model, _ = load_example(folder, example)
     model, dataset = compile_model(train_model), train_model.create_dataset("train.csv", True)
     photos, targets = dataset.photos.astype("float32"), dataset.targets
-    options = {"batch_size": train_model.BATCH_SIZE, "verbose": 0}
     for name in ("INMEMORY", "INMEMORY = False", "AUGMENT"):
         train_model.INMEMORY, train_model.AUGMENT = name != "INMEMORY = False", name == "AUGMENT"
         dataset = train_model.create_dataset("train.csv", training=True)
         what = f"{example}, training from the CSV, {name}: fit on float arrays"
         target = 0.97 if name != "AUGMENT" else ""
-        ours = fit(model, dataset)
-        compare(
-            what, ours, lambda: model.fit(photos, targets, **options), len(photos), None, target
-        )
+        ours = fit(model, dataset, shuffle=False)
+        arrays = fit(model, photos, targets, batch_size=train_model.BATCH_SIZE)
+        compare(what, ours, arrays, len(photos), None, target, rounds=3)
 
 
 def time_frozen(folder):
@@ -188,7 +194,14 @@ def time_frozen(folder):
             trained.compile(train_model.create_optimizer(), train_model.loss)
         what = f'FREEZE = "{freeze}", HEAD = "{head}", maps kept: not kept'
         target = 30 if freeze == "all" else ""
-        compare(what, fit(part, kept), fit(model, plain), len(plain.paths), None, target)
+        compare(
+            what,
+            fit(part, kept, shuffle=False),
+            fit(model, plain, shuffle=False),
+            len(plain.paths),
+            None,
+            target,
+        )
 
 
 def time_to_accuracy(folder):
@@ -289,7 +302,7 @@ def time_growth(folder):
         training = train_model.create_dataset("train.csv", training=True)
         spent.append(time.perf_counter() - start)
         memory = (resident_bytes() - before) / len(training.paths) / (96 * 96 * 3)
-        spent.append(seconds(fit(model, training)))
+        spent.append(seconds(fit(model, training, shuffle=False)))
         spent.append(seconds(lambda: evaluate_performance.predict_csv(model, "validation.csv")))
         photos = (count, len(training.paths), len(training.paths), count / 5)
         each = [1000 * time_spent / number for time_spent, number in zip(spent, photos)]
@@ -300,6 +313,7 @@ def time_growth(folder):
             report(what, 1000 / milliseconds, 1000 / at_first, at_first / milliseconds, "", "", 1)
         report(f"memory of {count:,} photos: IMAGE_SIZE^2 * 3 bytes", "", "", memory, "", "", 1.3)
         del training
+    time_many_rows(folder)
 
 
 def time_many_rows(folder):
@@ -336,10 +350,28 @@ print(time.perf_counter() - start, memory())
     print(f"(target 500); INMEMORY = False: two steps trained after {float(train[0]):.1f} s.")
 
 
+def time_trainings(folder):
+    """Line 4, for each example."""
+    for example in ("example_1", "example_2", "example_3"):
+        time_training(folder, example)
+
+
+PARTS = {
+    "generation": time_generation,
+    "loading": time_loading,
+    "training": time_trainings,
+    "accuracy": time_to_accuracy,
+    "frozen": time_frozen,
+    "evaluation": time_evaluation,
+    "growth": time_growth,
+}
+
+
 def main():
     """Make a temporary copy of the scripts beside the photos and time it."""
+    chosen = [part for part in sys.argv[1:] if part in PARTS]
+    folders = [part for part in sys.argv[1:] if part not in PARTS]
     (REPOSITORY / "benchmark.csv").unlink(missing_ok=True)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--quick"]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         folder = Path(folder)
         shutil.copy(REPOSITORY / "generate_dataset.py", folder)
@@ -349,32 +381,19 @@ def main():
         import generate_dataset
 
         draw_pets.draw_dataset(folder, 400)
-        if arguments:
-            dataset = Path(arguments[0]).resolve()
+        if folders:
+            dataset = Path(folders[0]).resolve()
             generate_dataset.DATASET_FOLDER = str(dataset / "images")
             generate_dataset.ANNOTATIONS_FOLDER = str(dataset / "annotations" / "xmls")
         seconds(generate_dataset.main)
-        train_model, _ = load_example(folder, "example_1")
-        paths = [
-            path
-            for name in ("train.csv", "validation.csv")
-            for path in train_model.read_csv(name)[0]
-        ]
         names = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
         versions = ", ".join(f"{name} {version(name)}" for name in names)
-        print(f"{platform.machine()}, {os.cpu_count()} cores, {len(paths)} photos, {versions}")
-        report("what is timed: against what", "photos/s", "against", *COLUMNS[3:])
-        time_generation(generate_dataset, folder, paths)
-        time_loading(folder)
-        for example in ("example_1", "example_2", "example_3"):
-            time_training(folder, example)
-        time_frozen(folder)
-        if arguments:  # drawn pets are no photos that ImageNet's weights know
-            time_to_accuracy(folder)
-        time_evaluation(folder)
-        if "--quick" not in sys.argv:
-            time_growth(folder)
-            time_many_rows(folder)
+        photos = len((folder / "train.csv").read_text().splitlines()) - 1
+        print(f"{platform.machine()}, {os.cpu_count()} cores, {photos} training photos, {versions}")
+        report("what is timed: against what", "photos/s", "against", *COLUMNS)
+        for part in chosen or PARTS:
+            if part != "accuracy" or folders:
+                PARTS[part](folder)
 
 
 if __name__ == "__main__":
