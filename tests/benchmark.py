@@ -288,7 +288,7 @@ def time_growth(folder):
     train_model, evaluate_performance = load_example(folder, "example_1", ALPHA=0.35, VOTE_LOSS=0)
     model = compile_model(train_model)
     first = None
-    for count in GROWTH:
+    for step, count in enumerate((GROWTH[0], *GROWTH)):
         for index in range(len([*(folder / "many").glob("*.jpg")]), count):
             photo = drawn[index % len(drawn)]
             name = f"{photo.stem.rpartition('_')[0]}_{index}"
@@ -305,14 +305,16 @@ def time_growth(folder):
         spent.append(seconds(fit(model, training, shuffle=False)))
         spent.append(seconds(lambda: evaluate_performance.predict_csv(model, "validation.csv")))
         photos = (count, len(training.paths), len(training.paths), count / 5)
-        each = [1000 * time_spent / number for time_spent, number in zip(spent, photos)]
-        first = first or each
-        names = ("generate_dataset.py", "reading photos", "training an epoch", "evaluation")
-        for name, milliseconds, at_first in zip(names, each, first):
-            what = f"{name} of {count:,} photos: of {GROWTH[0]}"
-            report(what, 1000 / milliseconds, 1000 / at_first, at_first / milliseconds, "", "", 1)
-        report(f"memory of {count:,} photos: IMAGE_SIZE^2 * 3 bytes", "", "", memory, "", "", 1.3)
         del training
+        if step == 0:
+            continue  # the first time warms up
+        speeds = [number / time_spent for number, time_spent in zip(photos, spent)]
+        first = first or speeds
+        names = ("generate_dataset.py", "reading photos", "training an epoch", "evaluation")
+        for name, speed, at_first in zip(names, speeds, first):
+            what = f"{name}, {count:,} photos: {GROWTH[0]} photos"
+            report(what, speed, at_first, speed / at_first, "", "", 1)
+        report(f"memory of {count:,} photos: their pixels' bytes", "", "", memory, "", "", 1.3)
     time_many_rows(folder)
 
 
@@ -324,9 +326,11 @@ def time_many_rows(folder):
         rows = "\n".join(lines[1:201]) + "\n"
         file.writelines([rows] * (ROWS // 200))
     code = """
-import resource, sys, time
+import time
 import train_model
-def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 before, start = memory(), time.perf_counter()
 train_model.read_csv("million.csv")
 print(time.perf_counter() - start, memory() - before)
@@ -336,7 +340,7 @@ training = train_model.create_dataset("million.csv", training=True)
 model = train_model.create_trained_part(train_model.create_model())
 model.compile(train_model.create_optimizer(), train_model.loss)
 model.fit(training, epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
-print(time.perf_counter() - start, memory())
+print(time.perf_counter() - start)
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
