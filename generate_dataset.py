@@ -10,6 +10,7 @@ pixels of the upright photo, that is, with its EXIF orientation applied, as view
 tools show it. `path` starts at this file's folder.
 """
 
+import contextlib
 import csv
 import math
 import multiprocessing
@@ -124,9 +125,10 @@ def get_dataset():
 def remove_leftovers():
     """Delete the temporary folders of runs that were killed, when nothing moved for an hour."""
     for folder in [*ROOT.glob("generating-????????"), *ROOT.glob("unpacking-????????")]:
-        newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-        if time.time() - newest > 3600:
-            shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):  # its own run, which was at it, deletes it
+            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            if time.time() - newest > 3600:
+                shutil.rmtree(folder)
 
 
 def find_xml_files():

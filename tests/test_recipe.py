@@ -437,9 +437,9 @@ def test_optimizers(train_model):
 
 @pytest.mark.parametrize("epochs", [1, 2, 10, 75])
 def test_the_learning_rate_rises_and_falls_as_a_cosine(train_model, epochs):
-    train_model.EPOCHS, train_model.LEARNING_RATE = epochs, 0.01
+    train_model.EPOCHS, train_model.LEARNING_RATE, train_model.WARM_UP = epochs, 0.01, 5
     schedule = train_model.create_schedule()
-    warm_up = min(3, epochs // 10)
+    warm_up = min(5, epochs // 10)
     for epoch in range(epochs):
         middle = epoch + 0.5
         progress = (middle - warm_up) / (epochs - warm_up)
