@@ -12,6 +12,7 @@ right, and for a grid that overlaps with the true one:
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
 """
 
+import contextlib
 import csv
 import inspect
 import json
@@ -56,44 +57,51 @@ PATIENCE = 100  # epochs without a better model after which training stops
 THREADS = 2  # threads that read and change photos
 INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
 RESUME = True  # True: a training that was interrupted goes on after its last finished epoch
+TENSORBOARD = False  # True writes curves and pictures for TensorBoard into FOLDER / "tensorboard"
+DISTRIBUTE = False  # True trains on all GPUs (TensorFlow) or on all devices of all machines (JAX)
 SEED = 0
 
 
 def check_constants():
     """Stop with one line when a constant has a value that cannot work."""
 
-    def check(name, is_right, choices):
-        if not is_right:
-            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {choices}.")
+    def one_of(*choices):
+        kinds, words = (int, type(choices[0])), "one of " + ", ".join(map(repr, choices))
+        return lambda value: isinstance(value, kinds) and value in choices, words
 
-    for name, choices in (
-        ("IMAGE_SIZE", (96, 128, 160, 192, 224)),
-        ("ALPHA", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
-        ("FREEZE", ("none", "batch_norm", "some", "all")),
-        ("OPTIMIZER", ("adam", "adamw", "sgd")),
-        ("SCHEDULE", ("cosine", "plateau")),
-        ("AUGMENT", (True, False)),
-        ("INMEMORY", (True, False)),
-        ("RESUME", (True, False)),
-    ):
-        value = globals()[name]
-        is_right = isinstance(value, (int, type(choices[0]))) and value in choices
-        check(name, is_right, "one of " + ", ".join(map(repr, choices)))
-    is_right = WEIGHTS is not None or FREEZE != "batch_norm"
-    check("FREEZE", is_right, "'none' when WEIGHTS is None: there are no averages to keep")
-    sides = [IMAGE_SIZE // stride for stride in (32, 16, 8, 4)]
-    is_right = isinstance(CELLS, int) and CELLS in sides
-    check("CELLS", is_right, f"one of {', '.join(map(str, sides))} when IMAGE_SIZE = {IMAGE_SIZE}")
-    from_0, from_1 = ("WARM_UP", "SEED"), ("EPOCHS", "BATCH_SIZE", "PATIENCE", "THREADS")
-    for name in from_0 + from_1:
-        value, least = globals()[name], int(name in from_1)
-        is_right = isinstance(value, int) and least <= value < 2**32
-        check(name, is_right, f"a whole number from {least}")
-    number = (int, float)
-    momentum, rate = BATCH_NORM_MOMENTUM, LEARNING_RATE
-    is_right = isinstance(momentum, number) and 0 <= momentum < 1
-    check("BATCH_NORM_MOMENTUM", is_right, "from 0 to below 1")
-    check("LEARNING_RATE", isinstance(rate, number) and rate > 0, "a number above 0, such as 1e-3")
+    def whole(least):
+        is_right = lambda value: isinstance(value, int) and least <= value < 2**32  # noqa: E731
+        return is_right, f"a whole number from {least}"
+
+    def number(is_right, words):
+        return lambda value: isinstance(value, (int, float)) and is_right(value), words
+
+    backend = keras.backend.backend()
+    for name, (is_right, words) in {
+        "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
+        "CELLS": one_of(*(IMAGE_SIZE // stride for stride in (32, 16, 8, 4))),
+        "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+        "BATCH_NORM_MOMENTUM": number(lambda value: 0 <= value < 1, "from 0 to below 1"),
+        "FREEZE": one_of("none", "batch_norm", "some", "all"),
+        "OPTIMIZER": one_of("adam", "adamw", "sgd"),
+        "LEARNING_RATE": number(lambda value: value > 0, "a number above 0, such as 1e-3"),
+        "SCHEDULE": one_of("cosine", "plateau"),
+        "WARM_UP": whole(0),
+        "AUGMENT": one_of(True, False),
+        "EPOCHS": whole(1),
+        "BATCH_SIZE": whole(1),
+        "PATIENCE": whole(1),
+        "THREADS": whole(1),
+        "INMEMORY": one_of(True, False),
+        "RESUME": one_of(True, False),
+        "TENSORBOARD": one_of(True, False),
+        "DISTRIBUTE": one_of(True, False) if backend != "torch" else one_of(False),
+        "SEED": whole(0),
+    }.items():
+        if not is_right(globals()[name]):
+            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {words}.")
+    if WEIGHTS is None and FREEZE == "batch_norm":
+        sys.exit("train_model.py: FREEZE = 'batch_norm' needs WEIGHTS, try 'none'.")
 
 
 def read_csv(name):
@@ -194,10 +202,10 @@ class PhotoDataset(keras.utils.PyDataset):
 
     A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and targets (batch, 4 or more),
     float32. A target begins with a box: centre x, centre y, width and height in pixels of the
-    resized photo.
+    resized photo. `shares`, as of `distribute`, says which part of a batch this process gets.
     """
 
-    def __init__(self, paths, targets, training=False):
+    def __init__(self, paths, targets, training=False, shares=(1, 1, 0)):
         """Read the photos at once if INMEMORY, else make sure that they are there."""
         self.augment = training and AUGMENT
         super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
@@ -216,17 +224,21 @@ class PhotoDataset(keras.utils.PyDataset):
                 Path(path).stat()
         except OSError as error:
             sys.exit(f"{error}. Was the photo moved? Run generate_dataset.py again.")
-        self.order, self.epoch = np.arange(len(paths)), 0
+        devices, *self.shares = shares
+        # Each device gets as many photos as the others: some are seen twice, if need be.
+        self.order = np.resize(np.arange(len(paths)), -(-len(paths) // devices) * devices)
+        self.epoch = 0
         self.random = np.random.default_rng(SEED) if training else None
         self.on_epoch_end()
 
     def __len__(self):
         """Return the number of batches."""
-        return -(-len(self.paths) // BATCH_SIZE)
+        return -(-len(self.order) // BATCH_SIZE)
 
     def __getitem__(self, index):
         """Return a batch; the last of an epoch may be smaller."""
-        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        processes, process = self.shares
+        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE][process::processes]
         targets = self.targets[chosen]
         if INMEMORY:
             photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
@@ -245,10 +257,10 @@ class PhotoDataset(keras.utils.PyDataset):
             self.random.shuffle(self.order)
 
 
-def create_dataset(csv_name, training=False):
+def create_dataset(csv_name, training=False, shares=(1, 1, 0)):
     """Return the PhotoDataset of a CSV."""
     paths, sizes, corners, _ = read_csv(csv_name)
-    return PhotoDataset(paths, to_boxes(corners, sizes), training)
+    return PhotoDataset(paths, to_boxes(corners, sizes), training, shares)
 
 
 def to_boxes(corners, sizes):
@@ -392,6 +404,36 @@ def create_schedule():
     return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
 
 
+def distribute():
+    """Return what spreads the training over several devices, if DISTRIBUTE says so.
+
+    TensorFlow: the GPUs of this machine; batch normalization sees the photos of its own GPU. JAX:
+    all devices of all machines, whose addresses Keras reads from the environment variables of
+    keras.distribution.initialize; batch normalization sees the whole batch.
+
+    Returns:
+        scope: a context manager to train in.
+        shares: how many devices and processes there are, and which of them this process is.
+    """
+    scope, shares = contextlib.nullcontext(), (1, 1, 0)
+    if DISTRIBUTE and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # Keras itself spreads nothing over TensorFlow's devices
+
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        scope, shares = tf.distribute.MirroredStrategy(devices).scope(), (len(devices), 1, 0)
+    elif DISTRIBUTE:
+        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+            keras.distribution.initialize()
+        parallel = keras.distribution.DataParallel()
+        shares = parallel.num_model_replicas, parallel.num_processes, parallel.data_shard_id
+        scope = parallel.scope()
+    if DISTRIBUTE:
+        print(f"{shares[0]} devices." if shares[0] > 1 else "One device: it trains as usual.")
+    if BATCH_SIZE % shares[0]:
+        sys.exit(f"BATCH_SIZE = {BATCH_SIZE} must be a multiple of the {shares[0]} devices.")
+    return scope, shares
+
+
 def create_trained_part(model, *datasets):
     """Return the part of the model that is trained.
 
@@ -399,7 +441,7 @@ def create_trained_part(model, *datasets):
     ends, and the frozen part's maps take the photos' place in the datasets.
     """
     inputs = model.inputs[0]
-    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT:
+    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT and not DISTRIBUTE:
         trained = [layer for layer in model.layers if layer.trainable]
         needed = {id(map) for layer in trained for map in keras.tree.flatten(layer.input)}
         outputs_of_frozen = [layer.output for layer in model.layers if not layer.trainable]
@@ -423,6 +465,43 @@ def draw_curves(history):
         axes.legend()
         axes.grid(alpha=0.3)
     write_whole(FOLDER / "curves.png", figure.savefig)
+
+
+def predict_boxes(model, photos):
+    """Return the boxes (n, 4) that the model finds in photos (n, IMAGE_SIZE, IMAGE_SIZE, 3)."""
+    return model(photos)
+
+
+class Watcher(keras.callbacks.TensorBoard):
+    """Writes loss, metrics and learning rate for TensorBoard, and validation photos with boxes."""
+
+    def __init__(self, model, batch):
+        """Take the model and a batch of validation photos and targets."""
+        try:
+            import cv2  # noqa: F401, with which keras.visualization draws
+            import tensorboard  # noqa: F401
+            from tensorflow import summary  # whatever the backend is
+        except ImportError as error:
+            sys.exit(f"TENSORBOARD = True: {error}. Try: pip install tensorboard tensorflow")
+        super().__init__(FOLDER / "tensorboard")
+        self.whole_model, self.batch, self.write_image = model, batch, summary.image
+        self.writer = summary.create_file_writer(str(FOLDER / "tensorboard" / "photos"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the numbers, and every 5 epochs 12 photos, true boxes green, predicted ones red."""
+        super().on_epoch_end(epoch, logs)
+        if epoch % 5:
+            return
+        photos, targets = (np.resize(array, (12, *array.shape[1:])) for array in self.batch)
+        found = ops.convert_to_numpy(predict_boxes(self.whole_model, photos))
+        for boxes, colour in ((targets[:, :4], (0, 255, 0)), (found, (255, 0, 0))):
+            boxes = {"boxes": boxes[:, None], "labels": np.zeros((12, 1))}
+            photos = keras.visualization.draw_bounding_boxes(
+                photos, boxes, "center_xywh", color=colour, line_thickness=1
+            )
+        rows = np.concatenate(np.split(photos, 4), axis=2)  # 3 photos below each other
+        with self.writer.as_default():
+            self.write_image("validation", np.concatenate(rows)[None], step=epoch)
 
 
 def write_whole(file, write):
@@ -450,6 +529,7 @@ class Keeper(keras.callbacks.Callback):
         constants = {n: v for n, v in globals().items() if n.isupper() and isinstance(v, kinds)}
         checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
         self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
+        self.model_file = None
 
     def find_epochs(self):
         """Return how many epochs an interrupted training with the same constants and CSVs did."""
@@ -458,14 +538,15 @@ class Keeper(keras.callbacks.Callback):
         try:
             with np.load(self.file) as arrays:
                 run, epochs = arrays["run"].item(), json.loads(arrays["epochs"].item())
-                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 2)]
+                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 3)]
+                model_file = Path(arrays["model"].item())
         except Exception as error:  # a file that is not ours has errors of many kinds
             sys.exit(f"{self.file} cannot be read ({type(error).__name__}): delete it.")
         if run != self.run:
             print("The interrupted training had other constants or CSVs: starting anew.")
             return 0
         print(f"Going on after epoch {len(epochs)}. RESUME = False starts anew.")
-        self.epochs, self.values = epochs, values
+        self.epochs, self.values, self.model_file = epochs, values, model_file
         return len(epochs)
 
     def variables(self):
@@ -487,14 +568,20 @@ class Keeper(keras.callbacks.Callback):
         best = max((logs[MONITOR] for logs in self.epochs), default=-math.inf)
         self.epochs.append(logs)
         if logs[MONITOR] > best:
-            file, old_file = (FOLDER / f"model-{n:.2f}.keras" for n in (logs[MONITOR], best))
-            write_whole(file, self.whole_model.save)
-            if old_file != file:
+            old_file, self.model_file = self.model_file, self.name_model(logs[MONITOR])
+            write_whole(self.model_file, self.whole_model.save)
+            if old_file not in (None, self.model_file):
                 old_file.unlink(missing_ok=True)
         write_whole(FOLDER / "log.csv", self.write_log)
-        state = {"run": self.run, "epochs": json.dumps(self.epochs)}
+        state = {"run": self.run, "epochs": json.dumps(self.epochs), "model": str(self.model_file)}
         values = map(ops.convert_to_numpy, self.variables())
         write_whole(self.file, lambda file: np.savez(file, *values, **state))
+
+    def name_model(self, figure):
+        """Return a file with the figure in its name that is not the model of an older run."""
+        ends = ("", *(f"-{number}" for number in range(2, 1000)))
+        files = [FOLDER / f"model-{figure:.2f}{end}.keras" for end in ends]
+        return next(file for file in files if file == self.model_file or not file.exists())
 
     def write_log(self, file):
         """Write a line of loss, metrics and learning rate for each epoch."""
@@ -508,12 +595,13 @@ class Keeper(keras.callbacks.Callback):
         self.file.unlink(missing_ok=True)
 
 
-def main():
-    """Train, keep the best model and draw the curves. Ctrl-C ends the training early."""
-    check_constants()
+def train(shares):
+    """Train, keep the best model and draw the curves, as the process that `shares` says."""
+    _, processes, process = shares
     keras.utils.set_random_seed(SEED)
-    training, validation = create_dataset(TRAIN_CSV, training=True), create_dataset(VALIDATION_CSV)
-    model = create_model()
+    training = create_dataset(TRAIN_CSV, training=True, shares=shares)
+    validation = create_dataset(VALIDATION_CSV, shares=shares)
+    batch, model = validation[0], create_model()
     part = create_trained_part(model, training, validation)
     part.compile(create_optimizer(), loss, metrics=METRICS)
     history = keras.callbacks.History()
@@ -524,9 +612,12 @@ def main():
         create_schedule(),
     ]
     keeper = Keeper(model, callbacks)
-    start, epochs_before = time.time(), keeper.find_epochs()
+    start, epochs_before = time.time(), keeper.find_epochs() if processes == 1 else 0
     for _ in range(epochs_before):
         training.on_epoch_end()
+    writers = [keeper] if process == 0 else []
+    if TENSORBOARD and processes == 1:
+        writers.append(Watcher(model, batch))
     try:
         part.fit(
             training,
@@ -534,7 +625,8 @@ def main():
             epochs=EPOCHS,
             initial_epoch=epochs_before,
             shuffle=False,  # PhotoDataset shuffles
-            callbacks=[*callbacks, keeper],
+            callbacks=callbacks + writers,
+            verbose="auto" if process == 0 else 0,
         )
     except KeyboardInterrupt:
         print("\nInterrupted. With RESUME = True the same command goes on after the last epoch.")
@@ -542,12 +634,21 @@ def main():
         sys.exit("No model was saved: no epoch was finished.")
     if not np.isfinite(history.history["loss"][-1]):
         sys.exit("The loss is no number any more: try a smaller LEARNING_RATE.")
+    if process > 0:
+        return
     draw_curves(history.history)
-    best = max(history.history[MONITOR])
     print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
     print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {MONITOR} of all")
     print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
-    print(FOLDER / f"model-{best:.2f}.keras")
+    print(keeper.model_file)
+
+
+def main():
+    """Train on one device or several. Ctrl-C ends the training early."""
+    check_constants()
+    scope, shares = distribute()
+    with scope:
+        train(shares)
 
 
 if __name__ == "__main__":
