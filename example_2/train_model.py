@@ -609,7 +609,8 @@ def distribute():
     elif DISTRIBUTE:
         if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
             keras.distribution.initialize()
-        parallel = keras.distribution.DataParallel()
+        # PhotoDataset gives each process its share; Keras can only do that to a tf.data.Dataset.
+        parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
         shares = parallel.num_model_replicas, parallel.num_processes, parallel.data_shard_id
         scope = parallel.scope()
     if DISTRIBUTE:
@@ -656,7 +657,7 @@ def draw_curves(history):
 
 def predict_boxes(model, photos):
     """Return the boxes (n, 4) that the model finds in photos (n, IMAGE_SIZE, IMAGE_SIZE, 3)."""
-    return model(photos)
+    return model(photos)[0]
 
 
 class Watcher(keras.callbacks.TensorBoard):
@@ -670,9 +671,10 @@ class Watcher(keras.callbacks.TensorBoard):
             from tensorflow import summary  # whatever the backend is
         except ImportError as error:
             sys.exit(f"TENSORBOARD = True: {error}. Try: pip install tensorboard tensorflow")
-        super().__init__(FOLDER / "tensorboard")
+        folder = FOLDER / "tensorboard" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        super().__init__(folder)
         self.whole_model, self.batch, self.write_image = model, batch, summary.image
-        self.writer = summary.create_file_writer(str(FOLDER / "tensorboard" / "photos"))
+        self.writer = summary.create_file_writer(str(folder / "photos"))
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the numbers, and every 5 epochs 12 photos, true boxes green, predicted ones red."""

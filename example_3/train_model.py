@@ -424,7 +424,8 @@ def distribute():
     elif DISTRIBUTE:
         if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
             keras.distribution.initialize()
-        parallel = keras.distribution.DataParallel()
+        # PhotoDataset gives each process its share; Keras can only do that to a tf.data.Dataset.
+        parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
         shares = parallel.num_model_replicas, parallel.num_processes, parallel.data_shard_id
         scope = parallel.scope()
     if DISTRIBUTE:
@@ -468,8 +469,15 @@ def draw_curves(history):
 
 
 def predict_boxes(model, photos):
-    """Return the boxes (n, 4) that the model finds in photos (n, IMAGE_SIZE, IMAGE_SIZE, 3)."""
-    return model(photos)
+    """Return the boxes (n, 4) around all cells of the model's grids that are more than a half."""
+    grids = ops.convert_to_numpy(model(photos)) > 0.5
+    boxes = np.zeros((len(grids), 4))
+    for box, grid in zip(boxes, grids):
+        for axis, cells in enumerate((grid.any(axis=0), grid.any(axis=1))):  # columns, then rows
+            if cells.any():
+                start, end = np.flatnonzero(cells)[[0, -1]] + (0, 1)
+                box[axis::2] = (start + end) / 2, end - start
+    return boxes * IMAGE_SIZE / CELLS
 
 
 class Watcher(keras.callbacks.TensorBoard):
@@ -483,9 +491,10 @@ class Watcher(keras.callbacks.TensorBoard):
             from tensorflow import summary  # whatever the backend is
         except ImportError as error:
             sys.exit(f"TENSORBOARD = True: {error}. Try: pip install tensorboard tensorflow")
-        super().__init__(FOLDER / "tensorboard")
+        folder = FOLDER / "tensorboard" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        super().__init__(folder)
         self.whole_model, self.batch, self.write_image = model, batch, summary.image
-        self.writer = summary.create_file_writer(str(FOLDER / "tensorboard" / "photos"))
+        self.writer = summary.create_file_writer(str(folder / "photos"))
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the numbers, and every 5 epochs 12 photos, true boxes green, predicted ones red."""

@@ -21,6 +21,7 @@ DIFFERENT = {
         "create_model": "two heads",
         "loss": "box and class",
         "METRICS": "IoU and accuracy together choose the model",
+        "predict_boxes": "the model has two answers",
     },
     "example_2/evaluate_performance.py": {
         "load_model": "the model has two answers",
@@ -39,6 +40,7 @@ DIFFERENT = {
         "loss": "a grid instead of coordinates",
         "METRICS": "a grid instead of coordinates",
         "create_trained_part": "no votes",
+        "predict_boxes": "the boxes are in the grid",
     },
     "example_3/evaluate_performance.py": {
         "load_model": "the model answers with a grid",
