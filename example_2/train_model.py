@@ -21,6 +21,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
 import time
 import zlib
@@ -425,7 +426,7 @@ def create_model():
         start = keras.initializers.Constant(IMAGE_SIZE / 2)
         box = layers.Conv2D(4, features.shape[1], bias_initializer=start)(features)
     coords = layers.Reshape((4,), name="coords")(box)
-    pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
+    pooled = layers.Dropout(0.5, seed=SEED)(layers.GlobalAveragePooling2D()(features))
     classes = layers.Dense(CLASSES, activation="softmax", name="classes")(pooled)
     return keras.Model(backbone.inputs[0], [coords, classes])
 
@@ -719,6 +720,7 @@ class Keeper(keras.callbacks.Callback):
         checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
         self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
         self.model_file = None
+        self.is_interrupted = False
 
     def find_epochs(self):
         """Return how many epochs an interrupted training with the same constants and CSVs did."""
@@ -751,6 +753,17 @@ class Keeper(keras.callbacks.Callback):
                 callback.on_epoch_end(epoch, dict(logs))
         for variable, value in zip(self.variables(), self.values):
             variable.assign(value)
+        signal.signal(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, *_):
+        """Stop at Ctrl-C: at once, or before the next batch if Keras swallows the exception."""
+        self.is_interrupted = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Raise again what `keras.utils.pythonify_logs` swallows, mostly on JAX."""
+        if self.is_interrupted:
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch, logs=None):
         """Save the model, if it is the best so far, and the state of the training."""
