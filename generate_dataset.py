@@ -438,7 +438,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # for class names that it cannot print
+    with contextlib.suppress(AttributeError):  # Jupyter's and IDLE's output prints all names
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except (KeyboardInterrupt, OSError) as error:
