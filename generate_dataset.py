@@ -2,8 +2,7 @@
 
     python generate_dataset.py
 
-Edit the constants below, then run. Without photos, the Oxford-IIIT Pet Dataset is downloaded
-(O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar: Cats and Dogs, CVPR 2012).
+Edit the constants below, then run. Without photos, the Oxford-IIIT Pet Dataset is downloaded.
 
 The CSVs have a row a photo: path,width,height,xmin,ymin,xmax,ymax,class_name,class_id. Boxes are in
 pixels of the upright photo, that is, with its EXIF orientation applied, as viewers and labelling
@@ -22,8 +21,9 @@ import sys
 import tempfile
 import time
 from collections import Counter, namedtuple
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import chain
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, product
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -72,6 +72,8 @@ def check_constants():
         ("AUGMENTATION_PER_IMAGE", int, lambda value: value >= 1, "a whole number from 1"),
         ("AUGMENTED_SIZE", int, lambda value: value >= 32, "a whole number from 32"),
         ("AUGMENTED_FOLDER", str, can_be_replaced, "a new folder: this holds other files"),
+        ("TRAIN_CSV", str, lambda value: not (ROOT / value).is_dir(), "a file, not a folder"),
+        ("VALIDATION_CSV", str, lambda value: not (ROOT / value).is_dir(), "a file, not a folder"),
         ("VALIDATION_CSV", str, lambda value: ROOT / value != ROOT / TRAIN_CSV, "not TRAIN_CSV"),
     ):
         value = globals()[name]
@@ -88,36 +90,36 @@ def can_be_replaced(folder):
 
 def get_dataset():
     """Unpack the dataset's two archives: from ROOT if they lie there, else downloaded."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras  # slow to import, and not needed but here
-
     # The photos last: a run that stops before them starts here again.
     targets = {"annotations/xmls": ROOT / ANNOTATIONS_FOLDER, "images": ROOT / DATASET_FOLDER}
     for (name, md5), (source, target) in zip(ARCHIVES.items(), targets.items()):
-        is_local = (ROOT / name).exists()
+        archive, address = ROOT / name, ARCHIVES_ADDRESS + name
         if target.exists():
             continue
-        if not DOWNLOAD and not is_local:
-            sys.exit(f"No {target}, no {ROOT / name}: set the folder's name or DOWNLOAD = True.")
-        print(f"No {target}: fetching {name} of the Oxford-IIIT Pet Dataset instead. If you meant")
+        if archive.exists():
+            address, md5 = archive.as_uri(), None
+        elif not DOWNLOAD:
+            sys.exit(f"No {target}, no {archive}: set the folder's name or DOWNLOAD = True.")
         print(
+            f"No {target}: fetching {name} of the Oxford-IIIT Pet Dataset instead. If you meant\n"
             "your own photos: Ctrl-C, set DATASET_FOLDER and ANNOTATIONS_FOLDER, DOWNLOAD = False."
         )
         # A failure leaves nothing behind: the half archive or dataset is in a temporary folder.
         with tempfile.TemporaryDirectory(prefix="unpacking-", dir=ROOT) as folder:
             try:
-                address = (ROOT / name).as_uri() if is_local else ARCHIVES_ADDRESS + name
-                check = {} if is_local else {"file_hash": md5}
-                place = {"cache_dir": folder, "cache_subdir": "."}
+                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+                import keras  # slow to import, and not needed but here
+
+                place = {"cache_dir": folder, "cache_subdir": ".", "extract": True}
                 # Leaves out members of the archive that would land outside of the folder.
-                unpacked = keras.utils.get_file(name, address, extract=True, **check, **place)
+                unpacked = keras.utils.get_file(name, address, file_hash=md5, **place)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(Path(unpacked) / source, target)
             except Exception as error:  # Keras raises a bare Exception when there is no network
-                addresses = "".join(f"  {ARCHIVES_ADDRESS}{name}\n" for name in ARCHIVES)
+                addresses = "\n  ".join(ARCHIVES_ADDRESS + name for name in ARCHIVES)
                 sys.exit(
                     f"Cannot download or unpack {name} ({error}).\n"
-                    f"Put these two files, whole, into {ROOT} and run again:\n{addresses}"
+                    f"Put these two files, whole, into {ROOT} and run again:\n  {addresses}\n"
                     "To see everything work on drawn photos, without a download: make demo"
                 )
 
@@ -173,10 +175,35 @@ def fit_box(box, photo_size, xml_size):
     return clipped
 
 
+def find_photo(xml_file, annotation):
+    """Return the path of an XML's photo, which is never outside of DATASET_FOLDER.
+
+    It is looked for under <filename> or <path>, or as many of their last parts as are found: beside
+    the XML, in the sub-folder that the XML has in ANNOTATIONS_FOLDER, and in DATASET_FOLDER itself.
+    """
+    # Some tools leave the ending out of the XML.
+    endings = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".WEBP")
+    texts = [annotation.findtext(tag, "").strip() for tag in ("filename", "path")]
+    texts = [text for text in texts if text]
+    if not texts:
+        raise UnusableError("no file name")
+    parts = [re.split(r"[/\\]", text) for text in texts]  # Windows' paths have backslashes
+    if ".." in parts[0]:
+        raise UnusableError("the file name leaves DATASET_FOLDER", texts[0])
+    names = [texts[0]] + ["/".join(some[start:]) for some in parts for start in range(len(some))]
+    photos = os.path.normpath(os.path.join(ROOT, DATASET_FOLDER))
+    xmls = os.path.normpath(os.path.join(ROOT, ANNOTATIONS_FOLDER))
+    beside = os.path.dirname(os.path.normpath(xml_file))
+    folders = (beside, photos + beside.removeprefix(xmls), photos)
+    for name, ending, folder in product(names, endings, folders):
+        photo = os.path.normpath(os.path.join(folder, name + ending))
+        if photo.startswith(photos + os.sep) and os.path.isfile(photo):
+            return photo
+    raise UnusableError("the photo is missing", f"{texts[0]} in {photos}")
+
+
 def check_photo(file):
     """Decode a photo to its last line; return its upright [width, height], and if it is turned."""
-    if not os.path.isfile(file):
-        raise UnusableError("the photo is missing", file)
     if os.path.getsize(file) == 0:
         raise UnusableError("the photo is empty", file)
     try:
@@ -198,13 +225,7 @@ def read_row(xml_file):
         annotation = ElementTree.parse(xml_file).getroot()
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
         raise UnusableError("not XML", error) from error
-    file_name = annotation.findtext("filename", "").strip()
-    if not file_name:
-        raise UnusableError("no file name")
-    folder = os.path.normpath(ROOT / DATASET_FOLDER) + os.sep
-    photo_file = os.path.normpath(folder + file_name)
-    if not photo_file.startswith(folder) or os.path.isabs(file_name):
-        raise UnusableError("the file name leaves DATASET_FOLDER", file_name)
+    photo = find_photo(xml_file, annotation)
     xml_size = read_numbers(annotation.find("size"), ("width", "height"))
     objects = []
     for element in annotation.findall("object"):
@@ -212,55 +233,43 @@ def read_row(xml_file):
         objects.append((box, element.findtext("name", "").strip()))
     if not objects:
         raise UnusableError("no size or box", "no object")
-    size, is_turned = check_photo(photo_file)
+    size, is_turned = check_photo(photo)
     if is_turned and xml_size == size[::-1] != size:
         raise UnusableError("the box was drawn on the photo as it lies, before its EXIF turn")
     boxes = [(fit_box(box, size, xml_size), name) for box, name in objects]
     box, name = max(boxes, key=lambda item: (item[0][2] - item[0][0]) * (item[0][3] - item[0][1]))
-    class_name = name if CLASS_FROM == "object" else Path(file_name).stem.rpartition("_")[0]
-    if not class_name:
+    if CLASS_FROM == "filename":
+        name = Path(photo).stem.rpartition("_")[0]
+    if not name:
         raise UnusableError("no class", f"CLASS_FROM = {CLASS_FROM!r}")
-    path = photo_file.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
-    return Row(path, *size, *box, class_name), len(objects)
+    path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
+    return Row(path, *size, *box, name), len(objects)
 
 
-def in_parallel(executor, description, function, *jobs):
-    """Yield the results of function in the order of `jobs`, with a progress bar."""
+def try_row(xml_file):
+    """Return what read_row returns, or the UnusableError that it raises."""
     try:
-        yield from tqdm(executor.map(function, *jobs), description, len(jobs[0]), leave=False)
-    finally:
-        executor.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not done
-
-
-def read_some(xml_files):
-    """Return (XML, what read_row returns or raises) for some XMLs, as one job for a thread."""
-    results = []
-    for xml_file in xml_files:
-        try:
-            results.append((xml_file, read_row(xml_file)))
-        except UnusableError as error:
-            results.append((xml_file, error))
-    return results
+        return read_row(xml_file)
+    except UnusableError as error:
+        return error
 
 
 def read_rows(xml_files):
     """Return the rows, sorted by path, and a Counter of what was skipped and why."""
     rows, counts = {}, Counter()
     # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
-    jobs = [xml_files[start : start + 16] for start in range(0, len(xml_files), 16)]
-    results = in_parallel(
-        ThreadPoolExecutor(WORKERS), "checking, 16 photos a step", read_some, jobs
-    )
-    for xml_file, result in chain.from_iterable(results):
-        if isinstance(result, tuple) and result[0].path in rows:
-            result = UnusableError("a second XML for the same photo", result[0].path)
-        if isinstance(result, tuple):
-            rows[result[0].path] = result[0]
-            counts["photos with several objects: the largest is taken"] += result[1] > 1
-        else:
-            counts["skipped: " + result.args[0]] += 1
-            line = ": ".join(map(str, (f"skipped {xml_file}", *result.args)))
-            tqdm.write(line, file=sys.stderr)
+    with ThreadPool(WORKERS) as pool:
+        results = zip(xml_files, pool.imap(try_row, xml_files, chunksize=16))
+        for xml_file, result in tqdm(results, "checking", len(xml_files), leave=False):
+            if isinstance(result, tuple) and result[0].path in rows:
+                result = UnusableError("a second XML for the same photo", result[0].path)
+            if isinstance(result, tuple):
+                rows[result[0].path] = result[0]
+                counts["photos with several objects: the largest is taken"] += result[1] > 1
+            else:
+                counts["skipped: " + result.args[0]] += 1
+                line = ": ".join(map(str, (f"skipped {xml_file}", *result.args)))
+                tqdm.write(line, file=sys.stderr)
     return [rows[path] for path in sorted(rows)], +counts
 
 
@@ -346,13 +355,16 @@ def augment_photos(rows, folder):
     except ImportError as error:
         advice = "pip uninstall --yes opencv-python && pip install --force-reinstall --no-deps"
         sys.exit(f"imgaug does not load ({error}). Try: {advice} 'opencv-python-headless<4.13'")
+    folder.mkdir()
     constants = {name: value for name, value in globals().items() if name.isupper()}
     # A process that is forked from one with threads (TensorFlow's, say) can hang: spawn a new one.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(WORKERS, context, start_worker, (constants,))
-    jobs = (rows, range(len(rows)), [folder] * len(rows))
-    results = in_parallel(executor, "augmenting, a photo a step", augment_photo, *jobs)
-    return list(chain.from_iterable(results))
+    try:
+        results = executor.map(augment_photo, rows, range(len(rows)), [folder] * len(rows))
+        return list(chain.from_iterable(tqdm(results, "augmenting", len(rows), leave=False)))
+    finally:
+        executor.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not done
 
 
 def write_csv(file, rows, class_ids):
@@ -363,6 +375,28 @@ def write_csv(file, rows, class_ids):
         for path, width, height, *corners, name in rows:
             corners = [f"{corner:.10g}" for corner in corners]
             writer.writerow([path, width, height, *corners, name, class_ids[name]])
+
+
+def move(source, target):
+    """Rename a file or a folder, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(source, target)
+
+
+def replace_together(files):
+    """Move files and folders, {new: target}, to their places; an error or Ctrl-C moves all back.
+
+    From the first move to the last the last target is away, and training asks for it: a process
+    that is killed in between leaves no old file beside a new one.
+    """
+    for target in files.values():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    away = [(target, new.with_suffix(".old")) for new, target in reversed(files.items())]
+    with contextlib.ExitStack() as undo:
+        for source, target in [*away, *files.items()]:
+            undo.callback(move, target, source)
+            move(source, target)
+        undo.pop_all()
 
 
 def print_summary(training, validation, counts):
@@ -388,33 +422,26 @@ def main():
     class_ids = {name: index for index, name in enumerate(sorted({row.class_name for row in rows}))}
     # All is made in a temporary folder and moved at the end: an interrupt leaves the old files.
     with tempfile.TemporaryDirectory(prefix="generating-", dir=ROOT) as folder:
-        folder = Path(folder)
-        (folder / "new").mkdir()
-        for output in (AUGMENTED_FOLDER, TRAIN_CSV, VALIDATION_CSV):
-            (ROOT / output).parent.mkdir(parents=True, exist_ok=True)
-        copies = augment_photos(training, folder / "new") if AUGMENTATION else []
-        write_csv(folder / "train.csv", training + copies, class_ids)
-        write_csv(folder / "validation.csv", validation, class_ids)
+        folder, copies = Path(folder), []
+        files = {folder / "train": ROOT / TRAIN_CSV, folder / "validation": ROOT / VALIDATION_CSV}
         if AUGMENTATION:
-            if (ROOT / AUGMENTED_FOLDER).exists():
-                (ROOT / AUGMENTED_FOLDER).rename(folder / "old")
-            (folder / "new").rename(ROOT / AUGMENTED_FOLDER)
-        os.replace(folder / "train.csv", ROOT / TRAIN_CSV)
-        os.replace(folder / "validation.csv", ROOT / VALIDATION_CSV)
+            files = {folder / "copies": ROOT / AUGMENTED_FOLDER} | files
+            copies = augment_photos(training, folder / "copies")
+        write_csv(folder / "train", training + copies, class_ids)
+        write_csv(folder / "validation", validation, class_ids)
+        replace_together(files)
     print_summary(training, validation, counts)
-    tries = len(training) * AUGMENTATION_PER_IMAGE if AUGMENTATION else 0
-    print(
-        f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies ({tries} tries)."
-    )
+    print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies.")
     if AUGMENTATION and AUGMENTATION_DEBUG:
         print("AUGMENTATION_DEBUG drew the boxes on the copies: set it to False before you train.")
     print(f"{VALIDATION_CSV}: {len(validation)} photos. Next: python example_1/train_model.py")
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(AttributeError):  # Jupyter's and IDLE's output prints all names
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: the CSVs are as they were before.")
-    except OSError as error:
-        sys.exit(f"generate_dataset.py: {error}. The CSVs are as they were before.")
+    except (KeyboardInterrupt, OSError) as error:
+        why = str(error) or "interrupted"
+        sys.exit(f"generate_dataset.py: {why}. The CSVs are both as before, or both new.")

@@ -22,8 +22,9 @@ NUMBERS = st.one_of(
     st.text(max_size=5),
 )
 NAMES = st.one_of(
-    st.sampled_from(
-        ["Bengal_1.jpg", "é_1.jpg", "../x_1.jpg", "/etc/passwd", ".", "..", "a/../../b"]
+    st.sampled_from(["Bengal_1", "é_1.jpg", "../x_1.jpg", "/etc/passwd", ".", "..", "a/../../b"]),
+    st.lists(st.sampled_from(["..", ".", "x_1.jpg", "Bengal_1.jpg", "/", "\\", "C:\\"])).map(
+        "".join
     ),
     st.text(max_size=30),
 )
@@ -66,12 +67,15 @@ def test_any_bytes_as_an_xml(photos, generate_dataset, content):
 @ANY
 @given(
     name=st.sampled_from(["Bengal_1.jpg", "../x_1.jpg"]) | NAMES,
+    path=st.just("") | NAMES,
     size=st.sampled_from([("100", "80"), ("80", "100")]) | st.tuples(NUMBERS, NUMBERS),
     boxes=st.lists(BOXES, min_size=1, max_size=3) | st.lists(st.tuples(*[NUMBERS] * 4), max_size=3),
     class_name=st.sampled_from(["cat", ""]) | NAMES,
     class_from=st.sampled_from(["filename", "object"]),
 )
-def test_any_text_in_an_xml(photos, generate_dataset, name, size, boxes, class_name, class_from):
+def test_any_text_in_an_xml(
+    photos, generate_dataset, name, path, size, boxes, class_name, class_from
+):
     generate_dataset.CLASS_FROM = class_from
 
     def tag(name, text):
@@ -82,7 +86,7 @@ def test_any_text_in_an_xml(photos, generate_dataset, name, size, boxes, class_n
         for box in boxes
     ]
     text = (
-        f"<annotation>{tag('filename', name)}"
+        f"<annotation>{tag('filename', name)}{tag('path', path)}"
         f"<size>{tag('width', size[0])}{tag('height', size[1])}</size>"
         f"{''.join(f'<object>{content}</object>' for content in objects)}</annotation>"
     )

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,14 +136,8 @@ def old_files(project):
 @pytest.fixture
 def without_workers(generate_dataset, monkeypatch):
     """Augment in this process: faster, and it sees what a test has replaced."""
-
-    class Executor:
-        map = staticmethod(map)
-
-        def shutdown(self, cancel_futures):
-            pass
-
-    monkeypatch.setattr(generate_dataset, "ProcessPoolExecutor", lambda *_: Executor())
+    executor = SimpleNamespace(map=map, shutdown=lambda cancel_futures: None)
+    monkeypatch.setattr(generate_dataset, "ProcessPoolExecutor", lambda *_: executor)
     generate_dataset.AUGMENTATION = True
     generate_dataset.AUGMENTATION_PER_IMAGE = 3
     generate_dataset.AUGMENTED_SIZE = 64
@@ -305,9 +301,11 @@ def check_reason(generate_dataset, capsys, reason, name="Amber_Cat_9.xml", rows=
          "<xmin>10</xmin><ymin>20</ymin><xmax>150<", "the XML's size is not the photo's"),
         ("Amber_Cat_9.jpg", "../x.jpg", "the file name leaves DATASET_FOLDER"),
         ("Amber_Cat_9.jpg", "a/../../images_2/x.jpg", "the file name leaves DATASET_FOLDER"),
-        ("Amber_Cat_9.jpg", "/x.jpg", "the file name leaves DATASET_FOLDER"),
+        ("Amber_Cat_9.jpg", "..\\x.jpg", "the file name leaves DATASET_FOLDER"),
+        ("Amber_Cat_9.jpg", "../images/Amber_Cat_9.jpg", "the file name leaves DATASET_FOLDER"),
+        ("Amber_Cat_9.jpg", "/x.jpg", "the photo is missing"),
         ("Amber_Cat_9.jpg", "Amber_Cat_10.jpg", "the photo is missing"),
-        ("Amber_Cat_9.jpg", ".", "the file name leaves DATASET_FOLDER"),
+        ("Amber_Cat_9.jpg", ".", "the photo is missing"),
         ("Amber_Cat_9.jpg", "a" * 300, "the photo is missing"),
     ],
 )  # fmt: skip
@@ -571,7 +569,7 @@ def test_interrupt_leaves_the_old_files(few_pets, without_workers, monkeypatch, 
     def interrupt(*arguments):
         calls.append(arguments)
         if len(calls) == call:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)  # reaches the main thread, as Ctrl-C does
         return original(*arguments)
 
     monkeypatch.setattr(without_workers, name, interrupt)
@@ -585,7 +583,7 @@ def test_interrupt_leaves_the_other_photos_unread(pets, generate_dataset, monkey
     def read_slowly(xml_file):
         calls.append(xml_file)
         if len(calls) == 1:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)
         raise generate_dataset.UnusableError("slow")
 
@@ -710,6 +708,8 @@ def test_imgaug_that_does_not_import(without_workers, monkeypatch):
         ("SEED", -1),
         ("VALIDATION_CSV", "train.csv"),
         ("VALIDATION_CSV", "./train.csv"),
+        ("VALIDATION_CSV", "images"),
+        ("TRAIN_CSV", "images"),
     ],
 )
 def test_wrong_constant(without_workers, name, value):
