@@ -630,7 +630,7 @@ class Keeper(keras.callbacks.Callback):
         constants = {n: v for n, v in globals().items() if n.isupper() and isinstance(v, kinds)}
         checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
         self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
-        self.model_file = None
+        self.older_models = [file.name for file in FOLDER.glob("model-*.keras")]
         self.is_interrupted = False
 
     def find_epochs(self):
@@ -639,16 +639,15 @@ class Keeper(keras.callbacks.Callback):
             return 0
         try:
             with np.load(self.file) as arrays:
-                run, epochs = arrays["run"].item(), json.loads(arrays["epochs"].item())
-                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 3)]
-                model_file = Path(arrays["model"].item())
+                run, (epochs, older) = arrays["run"].item(), json.loads(arrays["known"].item())
+                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 2)]
         except Exception as error:  # a file that is not ours has errors of many kinds
             sys.exit(f"{self.file} cannot be read ({type(error).__name__}): delete it.")
         if run != self.run:
             print("The interrupted training had other constants or CSVs: starting anew.")
             return 0
         print(f"Going on after epoch {len(epochs)}. RESUME = False starts anew.")
-        self.epochs, self.values, self.model_file = epochs, values, model_file
+        self.epochs, self.values, self.older_models = epochs, values, older
         return len(epochs)
 
     def variables(self):
@@ -681,20 +680,20 @@ class Keeper(keras.callbacks.Callback):
         best = max((logs[MONITOR] for logs in self.epochs), default=-math.inf)
         self.epochs.append(logs)
         if logs[MONITOR] > best:
-            old_file, self.model_file = self.model_file, self.name_model(logs[MONITOR])
-            write_whole(self.model_file, self.whole_model.save)
-            if old_file not in (None, self.model_file):
+            file, old_file = self.name_model(logs[MONITOR]), self.name_model(best)
+            write_whole(file, self.whole_model.save)
+            if old_file != file:
                 old_file.unlink(missing_ok=True)
         write_whole(FOLDER / "log.csv", self.write_log)
-        state = {"run": self.run, "epochs": json.dumps(self.epochs), "model": str(self.model_file)}
+        state = {"run": self.run, "known": json.dumps([self.epochs, self.older_models])}
         values = map(ops.convert_to_numpy, self.variables())
         write_whole(self.file, lambda file: np.savez(file, *values, **state))
 
     def name_model(self, figure):
         """Return a file with the figure in its name that is not the model of an older run."""
         ends = ("", *(f"-{number}" for number in range(2, 1000)))
-        files = [FOLDER / f"model-{figure:.2f}{end}.keras" for end in ends]
-        return next(file for file in files if file == self.model_file or not file.exists())
+        names = [f"model-{figure:.2f}{end}.keras" for end in ends]
+        return FOLDER / next(name for name in names if name not in self.older_models)
 
     def write_log(self, file):
         """Write a line of loss, metrics and learning rate for each epoch."""
@@ -753,7 +752,7 @@ def train(shares):
     print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
     print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {MONITOR} of all")
     print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
-    print(keeper.model_file)
+    print(keeper.name_model(max(history.history[MONITOR])))
 
 
 def main():

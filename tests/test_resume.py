@@ -133,7 +133,7 @@ def test_after_sigkill_the_same_command_goes_on(csvs, example):
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
     with np.load(folder / "training.npz") as state:
-        assert state["epochs"].item().count('"loss"') >= 2
+        assert state["known"].item().count('"loss"') >= 2
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert re.search(r"Going on after epoch \d+", done.stdout)
