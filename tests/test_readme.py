@@ -220,8 +220,8 @@ def test_the_pictures_show_what_the_scripts_do(tmp_path):
         draw(drawn)
         old, new = read_comment(REPOSITORY / name), read_comment(drawn)
         assert "28" in new and old == new, "python tests/draw_readme.py"
-    parameters = draw_readme.load_train_model(3).create_model().count_params()
-    assert f"{parameters / 1e6:.2f} million parameters" in README
+    parameters = re.search(r"[\d.]+ million parameters", README).group()
+    assert parameters in read_comment(tmp_path / "networks.png")
 
 
 def read_comment(file):
