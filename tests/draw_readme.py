@@ -54,10 +54,11 @@ def outline(box, colour, **style):
 class Row:
     """A row of maps, from left to right; x and y are in inches, y is the middle of the maps."""
 
-    def __init__(self, axes, y, title):
-        """Start a row with its title."""
+    def __init__(self, axes, y, title, note):
+        """Start a row with its title and, at the end of that line, a note."""
         self.axes, self.y, self.x = axes, y, 0.18
         axes.text(0.1, y + 0.7, title, fontsize=10, weight="bold")
+        axes.text(8.4, y + 0.7, note, fontsize=8.5, color=GREY, ha="right")
         for left, words in ((1, "MobileNetV2 without its top"), (5, "head")):
             axes.text(self.x + left * STEP, y + 0.7, words, fontsize=8.5, color=GREY)
 
@@ -97,7 +98,8 @@ def draw_network(axes, y, example):
     """Draw the network of an example as its train_model.py builds it."""
     train_model = load_train_model(example)
     size, model = train_model.IMAGE_SIZE, train_model.create_model()
-    row = Row(axes, y, f"Example {example}")
+    parameters = f"{model.count_params() / 1e6:.2f} million parameters"
+    row = Row(axes, y, f"Example {example}", parameters)
     backbone_names = ("block_", "expanded_", "Conv", "out_relu")  # those of MobileNetV2
     maps = [layer for layer in model.layers if layer.name.startswith(backbone_names)]
     head = [layer for layer in model.layers if layer not in maps]
@@ -224,7 +226,7 @@ def draw_votes(train_model, model, file):
     """
     dataset = train_model.create_dataset(train_model.VALIDATION_CSV)
     part = keras.Model(model.inputs, [model.output, model.get_layer("votes").output])
-    answers, votes = part.predict(dataset.photos, verbose=0)
+    answers, votes = map(ops.convert_to_numpy, part([dataset.photos]))
     ious = ops.convert_to_numpy(train_model.iou(dataset.targets, answers))
     chosen = np.argsort(ious)[len(ious) // 2]
     weights = ops.convert_to_numpy(ops.softmax(votes[chosen, :, 4]))
