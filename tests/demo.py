@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PHOTOS = 200
 
 
-def main():
+def main(tensorboard=False):
     """Draw pets, then generate, train and evaluate in a temporary copy of the scripts."""
     folder = Path(tempfile.mkdtemp(prefix="object-localization-"))
     shutil.copy(REPOSITORY / "generate_dataset.py", folder)
@@ -40,6 +40,7 @@ def main():
     train_model.BATCH_SIZE = 16
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
     train_model.EPOCHS = 60
+    train_model.TENSORBOARD = tensorboard
     train_model.main()
 
     print("4. example_1/evaluate_performance.py")

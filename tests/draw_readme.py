@@ -4,7 +4,8 @@
 
 example_1/networks.png and example_3/grid.jpg need no training: their shapes and cells are those of
 the networks and functions in the scripts. example_1/drawn_pets.jpg is the contact sheet of the
-demo, and example_1/votes.jpg shows how the demo's network votes.
+demo, example_1/votes.jpg shows how the demo's network votes, and example_1/watching.jpg what
+TensorBoard shows of its training.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ from PIL import Image, PngImagePlugin
 
 import demo
 import draw_pets
+from test_tensorboard import read_events
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BLUE, ORANGE, RED, GREY = "#cfe2f8", "#fddcb8", "#e02020", "#404040"
@@ -247,17 +249,32 @@ def draw_votes(train_model, model, file):
     save(figure, file)
 
 
+def draw_watching(folder, file):
+    """Draw the first 6 of the photos that TENSORBOARD wrote, after three of the epochs."""
+    _, pictures = read_events(folder)
+    epochs = [0, 15, max(pictures)]
+    titles = [f"after epoch {epoch + 1}" for epoch in epochs]
+    parts = [pictures[epoch][:, :192] for epoch in epochs]  # 3 photos of 96 pixels by 2
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
+    for axes, title, part in zip(figure.subplots(1, 3), titles, parts):
+        axes.imshow(part)
+        axes.set_title(title, fontsize=10)
+        axes.axis("off")
+    save(figure, file)
+
+
 def main():
     """Draw all pictures: first what needs no training, then what the demo's network answers."""
     draw_networks(REPOSITORY / "example_1" / "networks.png")
     draw_grid(REPOSITORY / "example_3" / "grid.jpg")
-    demo.main()
+    demo.main(tensorboard=True)
     import evaluate_performance  # the demo's, in its temporary folder
     import train_model
 
     evaluate_performance.MIRROR = False
     model = evaluate_performance.load_model()
     draw_votes(train_model, model, REPOSITORY / "example_1" / "votes.jpg")
+    draw_watching(train_model.FOLDER, REPOSITORY / "example_1" / "watching.jpg")
     with Image.open(train_model.FOLDER / "predictions.png") as sheet:
         sheet.save(REPOSITORY / "example_1" / "drawn_pets.jpg", quality=60)
 

@@ -34,6 +34,18 @@ NOT_RUN = {  # command: why
     "make test": "would run this file again",
     "make results": "trains for hours",
     "source .venv/bin/activate": "python is the one that runs this file",
+    "pip install tensorboard": "make has installed it",
+    "tensorboard --logdir example_1/tensorboard": "serves until it is stopped",
+    **dict.fromkeys(
+        (
+            "export KERAS_BACKEND=jax "
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:1234,10.0.0.2:1234",
+            "export KERAS_DISTRIBUTION_NUM_PROCESSES=2",
+            "KERAS_DISTRIBUTION_PROCESS_ID=0 python example_1/train_model.py",
+            "KERAS_DISTRIBUTION_PROCESS_ID=1 python example_1/train_model.py",
+        ),
+        "two machines: tests/test_distribute.py does it with two processes",
+    ),
     ".venv/bin/python tests/benchmark.py FOLDER": "goes on to 20,000 photos",
 }
 MODEL, PICTURES = (
