@@ -176,6 +176,7 @@ def test_every_block_of_commands_runs(project):
         (run_shell if language == "sh" else run_python)(project, textwrap.dedent(block))
     rows = (project / "train.csv").read_text()
     assert "my_photos/" in rows and ",cat," in rows and ",dog," in rows
+    assert [*project.glob("example_1/tensorboard/*/photos/*")], "TENSORBOARD = True was not set"
     unused = {line for line in (*NOT_RUN, *LEAVES) if not re.search(f"^ *{line}", README, re.M)}
     assert not unused, "not in the README any more"
 
