@@ -276,7 +276,7 @@ def time_growth(folder):
     generate_dataset.ANNOTATIONS_FOLDER = "many/xmls"
     train_model, evaluate_performance = load_example(folder, "example_1", ALPHA=0.35, VOTE_LOSS=0)
     model = compile_model(train_model)
-    first = None
+    first = few = None
     for step, count in enumerate((GROWTH[0], *GROWTH)):
         for index in range(len([*(folder / "many").glob("*.jpg")]), count):
             photo = drawn[index % len(drawn)]
@@ -291,19 +291,27 @@ def time_growth(folder):
         training = train_model.create_dataset("train.csv", training=True)
         spent.append(time.perf_counter() - start)
         memory = (resident_bytes() - before) / len(training.paths) / (96 * 96 * 3)
-        spent.append(seconds(fit(model, training, shuffle=False)))
         spent.append(seconds(lambda: evaluate_performance.predict_csv(model, "validation.csv")))
-        photos = (count, len(training.paths), len(training.paths), count / 5)
-        del training
+        photos = (count, len(training.paths), count / 5)
+        few = few or training
         if step == 0:
             continue  # the first time warms up
+        # A machine slows down when it is busy for long: both are busy equally long, in turn.
+        epochs = len(training) // len(few)
+        epoch, again = (
+            fit(model, training, shuffle=False),
+            fit(model, few, epochs=epochs, shuffle=False),
+        )
+        what = f"training an epoch, {count:,} photos: {GROWTH[0]} photos"
+        compare(what, epoch, again, len(training.paths), epochs * len(few.paths), 1, rounds=2)
         speeds = [number / time_spent for number, time_spent in zip(photos, spent)]
         first = first or speeds
-        names = ("generate_dataset.py", "reading photos", "training an epoch", "evaluation")
+        names = ("generate_dataset.py", "reading photos", "evaluation")
         for name, speed, at_first in zip(names, speeds, first):
             what = f"{name}, {count:,} photos: {GROWTH[0]} photos"
             report(what, speed, at_first, speed / at_first, "", "", 1)
         report(f"memory of {count:,} photos: their pixels' bytes", "", "", memory, "", "", 1.3)
+        del training
     time_many_rows(folder)
 
 
