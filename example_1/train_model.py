@@ -74,17 +74,17 @@ def check_constants():
         kinds, words = (int, type(choices[0])), "one of " + ", ".join(map(repr, choices))
         return lambda value: isinstance(value, kinds) and value in choices, words
 
-    def whole(least):
-        is_right = lambda value: isinstance(value, int) and least <= value < 2**32  # noqa: E731
-        return is_right, f"a whole number from {least}"
-
     def number(is_right, words):
         return lambda value: isinstance(value, (int, float)) and is_right(value), words
+
+    def whole(least):
+        words = f"a whole number from {least}"
+        return number(lambda value: isinstance(value, int) and least <= value < 2**32, words)
 
     def is_sum(value):
         return isinstance(value, str) and set(value.split("+")) <= set(LOSSES)
 
-    backend = keras.backend.backend()
+    is_torch = keras.backend.backend() == "torch"
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
         "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
@@ -107,7 +107,7 @@ def check_constants():
         "INMEMORY": one_of(True, False),
         "RESUME": one_of(True, False),
         "TENSORBOARD": one_of(True, False),
-        "DISTRIBUTE": one_of(True, False) if backend != "torch" else one_of(False),
+        "DISTRIBUTE": (lambda value: value is False or not is_torch, "False with PyTorch"),
         "SEED": whole(0),
     }.items():
         if not is_right(globals()[name]):

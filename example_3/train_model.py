@@ -70,14 +70,14 @@ def check_constants():
         kinds, words = (int, type(choices[0])), "one of " + ", ".join(map(repr, choices))
         return lambda value: isinstance(value, kinds) and value in choices, words
 
-    def whole(least):
-        is_right = lambda value: isinstance(value, int) and least <= value < 2**32  # noqa: E731
-        return is_right, f"a whole number from {least}"
-
     def number(is_right, words):
         return lambda value: isinstance(value, (int, float)) and is_right(value), words
 
-    backend = keras.backend.backend()
+    def whole(least):
+        words = f"a whole number from {least}"
+        return number(lambda value: isinstance(value, int) and least <= value < 2**32, words)
+
+    is_torch = keras.backend.backend() == "torch"
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
         "CELLS": one_of(*(IMAGE_SIZE // stride for stride in (32, 16, 8, 4))),
@@ -96,7 +96,7 @@ def check_constants():
         "INMEMORY": one_of(True, False),
         "RESUME": one_of(True, False),
         "TENSORBOARD": one_of(True, False),
-        "DISTRIBUTE": one_of(True, False) if backend != "torch" else one_of(False),
+        "DISTRIBUTE": (lambda value: value is False or not is_torch, "False with PyTorch"),
         "SEED": whole(0),
     }.items():
         if not is_right(globals()[name]):
