@@ -84,7 +84,7 @@ def check_constants():
     def is_sum(value):
         return isinstance(value, str) and set(value.split("+")) <= set(LOSSES)
 
-    is_torch = keras.backend.backend() == "torch"
+    off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
         "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
@@ -107,7 +107,7 @@ def check_constants():
         "INMEMORY": one_of(True, False),
         "RESUME": one_of(True, False),
         "TENSORBOARD": one_of(True, False),
-        "DISTRIBUTE": (lambda value: value is False or not is_torch, "False with PyTorch"),
+        "DISTRIBUTE": (off_or_on.__contains__, "True or False, with PyTorch False"),
         "SEED": whole(0),
     }.items():
         if not is_right(globals()[name]):

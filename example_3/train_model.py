@@ -77,7 +77,7 @@ def check_constants():
         words = f"a whole number from {least}"
         return number(lambda value: isinstance(value, int) and least <= value < 2**32, words)
 
-    is_torch = keras.backend.backend() == "torch"
+    off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
         "CELLS": one_of(*(IMAGE_SIZE // stride for stride in (32, 16, 8, 4))),
@@ -96,7 +96,7 @@ def check_constants():
         "INMEMORY": one_of(True, False),
         "RESUME": one_of(True, False),
         "TENSORBOARD": one_of(True, False),
-        "DISTRIBUTE": (lambda value: value is False or not is_torch, "False with PyTorch"),
+        "DISTRIBUTE": (off_or_on.__contains__, "True or False, with PyTorch False"),
         "SEED": whole(0),
     }.items():
         if not is_right(globals()[name]):
