@@ -30,7 +30,8 @@ results: .venv/ready
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --requirement requirements.txt pytest==9.2.0 pytest-xdist==3.8.0 \
-	  ruff==0.17.6 hypothesis==6.170.15
+	  ruff==0.17.6 hypothesis==6.170.15 \
+	  ai-edge-litert==2.3.0 onnxruntime==1.23.2 tf2onnx==1.17.0 onnx==1.23.2 tensorboard==2.21.0
 	@$(RUN) -c 'import cv2' 2>/dev/null || { \
 	  $(RUN) -m pip uninstall --quiet --yes opencv-python && \
 	  $(RUN) -m pip install --quiet --force-reinstall --no-deps 'opencv-python-headless<4.13'; }
