@@ -1,14 +1,18 @@
-# make demo · test · lint · copies · benchmark · results: each makes .venv when it is missing.
+# make demo · test · test-backends · lint · copies · benchmark · results
+# Each makes its environment, .venv or .venv-backends, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test lint copies benchmark results
+.PHONY: demo test test-backends lint copies benchmark results
 
 demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4
+
+test-backends: .venv-backends/ready
+	.venv-backends/bin/python -m pytest tests/test_backends.py tests/test_distribute.py
 
 lint: .venv/ready
 	$(RUN) -m ruff check .
@@ -23,16 +27,23 @@ benchmark: .venv/ready
 results: .venv/ready
 	$(RUN) tests/results.py
 
+# What only the tests need, in the releases that they were run with. PyPI's torch brings several GB
+# for NVIDIA's GPUs; pip takes a CPU build of the same release where it finds one, as with PyTorch's
+# own index for CPUs in PIP_EXTRA_INDEX_URL.
+.venv/ready: MORE = ai-edge-litert==2.3.0 onnxruntime==1.23.2 tf2onnx==1.17.0 onnx==1.23.2 \
+  tensorboard==2.21.0
+.venv-backends/ready: MORE = torch==2.13.0 'jax<=0.10.2'
+
 # imaug brings opencv-python, which needs the libGL.so.1 that a server without a screen lacks. There
 # opencv-python-headless, which imaug brings too but the other overwrites, is put in its place.
-.venv/ready: requirements.txt Makefile
+.venv/ready .venv-backends/ready: requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --requirement requirements.txt pytest==9.2.0 pytest-xdist==3.8.0 \
-	  ruff==0.17.6 hypothesis==6.170.15 \
-	  ai-edge-litert==2.3.0 onnxruntime==1.23.2 tf2onnx==1.17.0 onnx==1.23.2 tensorboard==2.21.0
-	@$(RUN) -c 'import cv2' 2>/dev/null || { \
-	  $(RUN) -m pip uninstall --quiet --yes opencv-python && \
-	  $(RUN) -m pip install --quiet --force-reinstall --no-deps 'opencv-python-headless<4.13'; }
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement requirements.txt pytest==9.2.0 \
+	  pytest-xdist==3.8.0 ruff==0.17.6 hypothesis==6.170.15 $(MORE)
+	@$(@D)/bin/python -c 'import cv2' 2>/dev/null || { \
+	  $(@D)/bin/python -m pip uninstall --quiet --yes opencv-python && \
+	  $(@D)/bin/python -m pip install --quiet --force-reinstall --no-deps \
+	    'opencv-python-headless<4.13'; }
 	@touch $@

@@ -731,6 +731,8 @@ def train(shares):
     if TENSORBOARD and processes == 1:
         writers.append(Watcher(model, batch))
     try:
+        if keras.backend.backend() != "tensorflow":  # or fit takes a batch of the first epoch to
+            part.test_on_batch(*validation[0])  # build loss and metrics, and shifts all others
         part.fit(
             training,
             validation_data=validation,

@@ -5,13 +5,14 @@ make benchmark                                  # on drawn pets
 .venv/bin/python tests/benchmark.py FOLDER training frozen  # some of the parts only
 
 Prints a table and writes benchmark.csv. The parts: generation, loading, training, frozen, accuracy
-(needs ImageNet's weights, and FOLDER), evaluation and growth (up to 20,000 photos, the longest).
+(needs ImageNet's weights, and FOLDER), evaluation, backends (needs ImageNet's weights and, from
+`make test-backends`, .venv-backends/bin/python) and growth (up to 20,000 photos, the longest).
 """
 
 import contextlib
 import csv
 import gc
-import importlib
+import importlib.util
 import io
 import os
 import platform
@@ -38,6 +39,7 @@ ROUNDS = 5
 COLUMNS = ("ratio", "lowest", "highest", "target")
 GROWTH = (200, 2_000, 20_000)
 ROWS = 1_000_000
+BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 # The head and loss of 2018, with RGB and with batch normalization's momentum as it has to be.
 RECIPE_OF_2018 = {
     "FREEZE": "none",
@@ -357,6 +359,51 @@ def time_trainings(folder):
         time_training(folder, example)
 
 
+def time_backends(folder):
+    """Training example 1 with its default constants on each backend, against TensorFlow.
+
+    All are started at once and take turns: two epochs for each line that they are sent.
+    """
+    code = """
+import sys, time
+import train_model
+train_model.FREEZE = sys.argv[1]
+training = train_model.create_dataset("train.csv", training=True)
+part = train_model.create_trained_part(train_model.create_model())
+part.compile(train_model.create_optimizer(), train_model.loss, metrics=train_model.METRICS)
+for line in sys.stdin:
+    start = time.perf_counter()
+    part.fit(training, epochs=2, verbose=0, shuffle=False)
+    print(2 * len(training.paths) / (time.perf_counter() - start), flush=True)
+"""
+    for freeze in ("batch_norm", "none"):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        trainings = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, freeze],
+                cwd=folder / "example_1",
+                env={**os.environ, "KERAS_BACKEND": backend},
+                **pipes,
+            )
+            for backend in BACKENDS
+        ]
+
+        def two_epochs(training):
+            training.stdin.write("\n")
+            training.stdin.flush()
+            return float(training.stdout.readline())
+
+        rounds = [[two_epochs(training) for training in trainings] for _ in range(ROUNDS + 1)]
+        for training in trainings:
+            training.communicate()
+        for backend, *speeds in zip(BACKENDS, *rounds[1:]):  # the first compile
+            firsts = [speeds[0] for speeds in rounds[1:]]
+            ratios = [one / other for one, other in zip(speeds, firsts)]
+            medians = map(statistics.median, (speeds, firsts, ratios))
+            what = f'training example 1 on {backend}, FREEZE = "{freeze}": on {BACKENDS[0]}'
+            report(what, *medians, min(ratios), max(ratios), "")
+
+
 PARTS = {
     "generation": time_generation,
     "loading": time_loading,
@@ -364,6 +411,7 @@ PARTS = {
     "accuracy": time_to_accuracy,
     "frozen": time_frozen,
     "evaluation": time_evaluation,
+    "backends": time_backends,
     "growth": time_growth,
 }
 
@@ -388,12 +436,13 @@ def main():
             generate_dataset.ANNOTATIONS_FOLDER = str(dataset / "annotations" / "xmls")
         seconds(generate_dataset.main)
         names = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless")
+        names = (*names, *BACKENDS[1:])
         versions = ", ".join(f"{name} {version(name)}" for name in names)
         photos = len((folder / "train.csv").read_text().splitlines()) - 1
         print(f"{platform.machine()}, {os.cpu_count()} cores, {photos} training photos, {versions}")
         report("what is timed: against what", "photos/s", "against", *COLUMNS)
         for part in chosen or PARTS:
-            if part != "accuracy" or folders:
+            if (part != "accuracy" or folders) and (part != "backends" or BACKENDS[1:]):
                 PARTS[part](folder)
 
 
