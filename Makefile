@@ -2,6 +2,7 @@
 # Each makes its environment, .venv or .venv-backends, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
+BACKENDS = tests/test_backends.py tests/test_distribute.py
 
 .PHONY: demo test test-backends lint copies benchmark results
 
@@ -9,10 +10,10 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 $(addprefix --ignore=,$(BACKENDS))
 
 test-backends: .venv-backends/ready
-	.venv-backends/bin/python -m pytest tests/test_backends.py tests/test_distribute.py
+	.venv-backends/bin/python -m pytest $(BACKENDS)
 
 lint: .venv/ready
 	$(RUN) -m ruff check .

@@ -95,7 +95,7 @@ def check_constants():
     off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
-        "CLASSES": whole(2),
+        "CLASSES": whole(1),
         "BOX_WEIGHT": number(lambda value: value >= 0, "a number from 0, such as 1.0"),
         "CLASS_WEIGHT": number(lambda value: value >= 0, "a number from 0, such as 1.0"),
         "FOCAL_ALPHA": number(lambda value: 0 <= value <= 1, "a number from 0 to 1"),

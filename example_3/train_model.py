@@ -80,7 +80,6 @@ def check_constants():
     off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
     for name, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
-        "CELLS": one_of(*(IMAGE_SIZE // stride for stride in (32, 16, 8, 4))),
         "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
         "BATCH_NORM_MOMENTUM": number(lambda value: 0 <= value < 1, "from 0 to below 1"),
         "FREEZE": one_of("none", "batch_norm", "some", "all"),
@@ -103,6 +102,10 @@ def check_constants():
             sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {words}.")
     if WEIGHTS is None and FREEZE == "batch_norm":
         sys.exit("train_model.py: FREEZE = 'batch_norm' needs WEIGHTS, try 'none'.")
+    sides = [IMAGE_SIZE // stride for stride in (32, 16, 8, 4)]
+    if not isinstance(CELLS, int) or CELLS not in sides:
+        words = f"one of {', '.join(map(str, sides))} when IMAGE_SIZE = {IMAGE_SIZE}"
+        sys.exit(f"train_model.py: CELLS = {CELLS!r} must be {words}.")
 
 
 def read_csv(name):

@@ -40,7 +40,7 @@ def has_frame(picture, box, colour):
     return near[rows, min(max(xmin, 0), 95)].all() and near[rows, min(xmax, 95)].all()
 
 
-@pytest.mark.parametrize("example", ["example_1", "example_2", "example_3"])
+@pytest.mark.parametrize("example", ["example_1", "example_3"])
 def test_curves_and_photos(csvs, train_model, monkeypatch):
     train_model.TENSORBOARD, train_model.FREEZE, train_model.AUGMENT = True, "all", False
     train_model.EPOCHS, train_model.IMAGE_SIZE, train_model.CELLS = 6, 96, 12
