@@ -38,6 +38,13 @@ NOT_RUN = {  # command: why
     "tensorboard --logdir example_1/tensorboard": "serves until it is stopped",
     **dict.fromkeys(
         (
+            "KERAS_BACKEND=torch python example_1/train_model.py",
+            "KERAS_BACKEND=torch python example_1/evaluate_performance.py",
+        ),
+        "make test has TensorFlow only: tests/test_backends.py does it",
+    ),
+    **dict.fromkeys(
+        (
             "export KERAS_BACKEND=jax KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:1234,10.0.0.2:1234",
             "export KERAS_DISTRIBUTION_NUM_PROCESSES=2",
             "KERAS_DISTRIBUTION_PROCESS_ID=0 python example_1/train_model.py",
