@@ -34,6 +34,11 @@ def create_small_model(image_size=96):
     return keras.Model(photos, keras.layers.Dense(4)(pooled))
 
 
+def pytest_collection_modifyitems(items):
+    """Start the longest test first: at the end it would leave the other cores without work."""
+    items.sort(key=lambda item: item.name != "test_every_block_of_commands_runs")
+
+
 @pytest.fixture
 def project(tmp_path):
     """Return a folder with a copy of the scripts and no photos."""
