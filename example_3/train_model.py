@@ -494,7 +494,8 @@ class Watcher(keras.callbacks.TensorBoard):
             import tensorboard  # noqa: F401
             from tensorflow import summary  # whatever the backend is
         except ImportError as error:
-            sys.exit(f"TENSORBOARD = True: {error}. Try: pip install tensorboard tensorflow")
+            advice = "pip install tensorboard tensorflow; for libGL see README.md"
+            sys.exit(f"TENSORBOARD = True: {error}. Try: {advice}")
         folder = FOLDER / "tensorboard" / time.strftime("%Y-%m-%d_%H-%M-%S")
         super().__init__(folder)
         self.whole_model, self.batch, self.write_image = model, batch, summary.image

@@ -101,6 +101,25 @@ def test_another_training_starts_anew(csvs, train_model, monkeypatch, capsys):
     assert "Going on" not in capsys.readouterr().out, "a finished training was gone on with"
 
 
+def test_models_of_older_trainings_stay(csvs, train_model, evaluate_performance, monkeypatch):
+    set_constants(train_model, EPOCHS=2, HEAD="conv", AUGMENT=False)
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
+    older = [train_model.FOLDER / f"model-0.{number:02}.keras" for number in range(100)]
+    for file in older:  # the new model's figure is one of these
+        file.write_bytes(b"older")
+    interrupt(train_model, monkeypatch, epochs=1)
+    train_model.main()  # goes on: what is older is remembered
+    assert all(file.read_bytes() == b"older" for file in older)
+    (new,) = set(train_model.FOLDER.glob("model-*.keras")) - set(older)
+    best = read_log(train_model.FOLDER)
+    best = best[1][:, best[0].index("val_iou")].max()
+    assert new.name == f"model-{best:.2f}-2.keras"
+    for file in older:
+        if file.name > f"model-{best:.2f}.keras":
+            file.unlink()
+    assert evaluate_performance.find_model_file() == new
+
+
 @pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04"], ids=str)
 def test_a_broken_state_is_named(csvs, train_model, content):
     (train_model.FOLDER / "training.npz").write_bytes(content)
