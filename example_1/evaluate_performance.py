@@ -33,9 +33,11 @@ def find_model_file():
     """Return WEIGHTS_FILE or else the model file with the highest number in its name."""
     if WEIGHTS_FILE is not None:
         return ROOT / WEIGHTS_FILE
-    files = sorted(FOLDER.glob("model-*.keras"), key=lambda file: (file.stem, file.stat().st_mtime))
+    files = list(FOLDER.glob("model-*.keras"))
     if not files:
         sys.exit(f"No model in {FOLDER}: run train_model.py first.")
+    # Of those with the same number the newest: model-0.75-2.keras is newer than model-0.75.keras.
+    files.sort(key=lambda file: (file.stem.split("-")[1], file.stat().st_mtime))
     newest = max(files, key=lambda file: file.stat().st_mtime)
     if newest != files[-1]:
         print(f"warning: {newest} is newer: to evaluate it, set WEIGHTS_FILE.", file=sys.stderr)

@@ -18,6 +18,7 @@ import inspect
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -78,7 +79,7 @@ def check_constants():
         return number(lambda value: isinstance(value, int) and least <= value < 2**32, words)
 
     off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
-    for name, (is_right, words) in {
+    for names, (is_right, words) in {
         "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
         "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
         "BATCH_NORM_MOMENTUM": number(lambda value: 0 <= value < 1, "from 0 to below 1"),
@@ -86,20 +87,14 @@ def check_constants():
         "OPTIMIZER": one_of("adam", "adamw", "sgd"),
         "LEARNING_RATE": number(lambda value: value > 0, "a number above 0, such as 1e-3"),
         "SCHEDULE": one_of("cosine", "plateau"),
-        "WARM_UP": whole(0),
-        "AUGMENT": one_of(True, False),
-        "EPOCHS": whole(1),
-        "BATCH_SIZE": whole(1),
-        "PATIENCE": whole(1),
-        "THREADS": whole(1),
-        "INMEMORY": one_of(True, False),
-        "RESUME": one_of(True, False),
-        "TENSORBOARD": one_of(True, False),
+        "WARM_UP SEED": whole(0),
+        "EPOCHS BATCH_SIZE PATIENCE THREADS": whole(1),
+        "AUGMENT INMEMORY RESUME TENSORBOARD": one_of(True, False),
         "DISTRIBUTE": (off_or_on.__contains__, "True or False, with PyTorch False"),
-        "SEED": whole(0),
     }.items():
-        if not is_right(globals()[name]):
-            sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {words}.")
+        for name in names.split():
+            if not is_right(globals()[name]):
+                sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {words}.")
     if WEIGHTS is None and FREEZE == "batch_norm":
         sys.exit("train_model.py: FREEZE = 'batch_norm' needs WEIGHTS, try 'none'.")
     sides = [IMAGE_SIZE // stride for stride in (32, 16, 8, 4)]
@@ -219,9 +214,7 @@ class PhotoDataset(keras.utils.PyDataset):
                 self.photos = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
                 with ThreadPoolExecutor(THREADS) as executor:
                     photos = executor.map(load_photo, paths, [IMAGE_SIZE] * len(paths))
-                    progress = tqdm(
-                        photos, "reading photos", len(paths), unit=" photos", leave=False
-                    )
+                    progress = tqdm(photos, "reading photos", len(paths), leave=False)
                     for index, photo in enumerate(progress):
                         self.photos[index] = photo
             for path in [] if INMEMORY else paths:
@@ -543,6 +536,10 @@ class Keeper(keras.callbacks.Callback):
         constants = {n: v for n, v in globals().items() if n.isupper() and isinstance(v, kinds)}
         checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
         self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
+        for file in FOLDER.glob("new-[0-9]*-*"):  # of a training that was killed while it wrote
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime > 3600:
+                    file.unlink()
         self.older_models = [file.name for file in FOLDER.glob("model-*.keras")]
         self.is_interrupted = False
 
@@ -655,6 +652,11 @@ def train(shares):
             callbacks=callbacks + writers,
             verbose="auto" if process == 0 else 0,
         )
+    except Exception as error:  # in which TensorFlow hides the OSError of a photo
+        broken = re.search(r"OSError: (.* cannot be read: .*)", f"OSError: {error}")
+        if broken is None:
+            raise
+        sys.exit(f"train_model.py: {broken[1]}. Run generate_dataset.py again.")
     except KeyboardInterrupt:
         print("\nInterrupted. With RESUME = True the same command goes on after the last epoch.")
     if not history.epoch:

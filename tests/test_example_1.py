@@ -15,7 +15,7 @@ from PIL import Image
 from shapely.geometry import box as rectangle
 
 import draw_pets
-from conftest import message_of
+from conftest import create_small_model, message_of
 
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 
@@ -444,6 +444,21 @@ def test_a_photo_that_is_gone_is_noticed_before_training_from_disk(csvs, train_m
     train_model.INMEMORY = False
     (csvs / "images" / "grey_cat_1.jpg").unlink()
     assert "grey_cat_1.jpg" in message_of(train_model.main)
+
+
+def test_a_photo_that_breaks_while_training_from_disk_is_named(csvs, train_model, monkeypatch):
+    train_model.INMEMORY, train_model.HEAD = False, "conv"
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
+    on_epoch_end = train_model.PhotoDataset.on_epoch_end
+
+    def break_photos(dataset):
+        on_epoch_end(dataset)
+        if dataset.epoch == 2:
+            for path in dataset.paths:
+                Path(path).write_bytes(b"no photo")
+
+    monkeypatch.setattr(train_model.PhotoDataset, "on_epoch_end", break_photos)
+    assert ".jpg cannot be read: " in message_of(train_model.main)
 
 
 def test_weights_that_are_not_there(csvs, train_model):

@@ -1,6 +1,7 @@
 """An interrupted training goes on where it stopped, as if nothing had happened."""
 
 import csv
+import os
 import re
 import signal
 import subprocess
@@ -118,6 +119,25 @@ def test_models_of_older_trainings_stay(csvs, train_model, evaluate_performance,
         if file.name > f"model-{best:.2f}.keras":
             file.unlink()
     assert evaluate_performance.find_model_file() == new
+
+
+def test_of_models_with_one_number_the_newest_is_taken(train_model, evaluate_performance):
+    for age, name in enumerate(["0.75-10", "0.75-9", "0.75-2", "0.75", "0.74-11"]):
+        file = train_model.FOLDER / f"model-{name}.keras"
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    assert evaluate_performance.find_model_file().name == "model-0.75-10.keras"
+
+
+def test_half_files_of_killed_trainings_are_deleted(csvs, train_model, monkeypatch):
+    set_constants(train_model, EPOCHS=1, HEAD="conv")
+    monkeypatch.setattr(train_model, "create_model", create_small_model)
+    killed, at_work = (train_model.FOLDER / f"new-{pid}-training.npz" for pid in (1, 2))
+    for file in (killed, at_work):
+        file.write_bytes(b"half")
+    os.utime(killed, (1e9, 1e9))
+    train_model.main()
+    assert not killed.exists() and at_work.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04"], ids=str)
