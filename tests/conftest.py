@@ -1,12 +1,14 @@
 """What the tests share: a temporary copy of the scripts, with drawn pets beside them."""
 
 import importlib
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+from keras import layers
 
 import draw_pets
 
@@ -30,8 +32,22 @@ def message_of(function):
 def create_small_model(image_size=96):
     """Return a model that trains in no time: four numbers from the mean colour of the photo."""
     photos = keras.Input((image_size, image_size, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(photos))
-    return keras.Model(photos, keras.layers.Dense(4)(pooled))
+    pooled = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(photos))
+    return keras.Model(photos, layers.Dense(4)(pooled))
+
+
+def create_short_backbone(input_tensor, **options):
+    """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
+    features = input_tensor
+    for filters in (16, 24, 32, 64, 96):
+        features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
+        features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
+        features = layers.ReLU(6.0)(layers.BatchNormalization()(features))
+        residual = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
+        residual = layers.ReLU(6.0)(layers.BatchNormalization()(residual))
+        residual = layers.Conv2D(filters, 1, use_bias=False)(residual)
+        features = layers.Add()([features, layers.BatchNormalization()(residual)])
+    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
 
 
 def pytest_collection_modifyitems(items):
@@ -48,6 +64,23 @@ def project(tmp_path):
         for script in example.glob("*.py"):
             shutil.copy(script, tmp_path / example.name)
     return tmp_path
+
+
+@pytest.fixture
+def short_backbone(project, monkeypatch):
+    """Let the copied scripts import few blocks instead of MobileNetV2: TensorFlow traces them soon.
+
+    Use it before train_model: @pytest.mark.usefixtures("short_backbone").
+    """
+    for script in project.glob("example_*/train_model.py"):
+        text, count = re.subn(
+            "from keras.applications import MobileNetV2 as Backbone",
+            "from conftest import create_short_backbone as Backbone",
+            script.read_text(),
+        )
+        assert count == 1
+        script.write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))  # for processes
 
 
 @pytest.fixture

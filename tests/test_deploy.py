@@ -10,9 +10,8 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
-from conftest import REPOSITORY, to_numpy
+from conftest import REPOSITORY, create_short_backbone, to_numpy
 
 
 def export_litert(model, folder, dtype="float32", **options):
@@ -64,20 +63,6 @@ EXPORTS = {
     "ONNX": export_onnx,
     "SavedModel": export_saved_model,
 }
-
-
-def create_short_backbone(input_tensor, **options):
-    """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
-    features = input_tensor
-    for filters in (16, 24, 32, 64, 96):
-        features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
-        features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
-        features = layers.ReLU(6.0)(layers.BatchNormalization()(features))
-        residual = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
-        residual = layers.ReLU(6.0)(layers.BatchNormalization()(residual))
-        residual = layers.Conv2D(filters, 1, use_bias=False)(residual)
-        features = layers.Add()([features, layers.BatchNormalization()(residual)])
-    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
 
 
 def train(train_model):

@@ -15,7 +15,7 @@ from PIL import Image
 from shapely.geometry import box as rectangle
 
 import draw_pets
-from conftest import create_small_model, message_of
+from conftest import create_short_backbone, create_small_model, message_of
 
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 
@@ -35,6 +35,7 @@ def save_model(train_model, name="model-0.50.keras", **constants):
     """Save an untrained model as training would, and return its file."""
     for constant, value in constants.items():
         setattr(train_model, constant, value)
+    train_model.Backbone = create_short_backbone  # which TensorFlow traces sooner
     model = train_model.create_model()
     model.save(train_model.FOLDER / name)
     return train_model.FOLDER / name
@@ -496,6 +497,7 @@ def test_a_mistake_gives_exit_code_1_and_no_traceback(project, script):
     assert "Traceback" not in printed and "run " in printed.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_ctrl_c_keeps_the_best_model_and_draws_the_curves(csvs):
     script = csvs / "example_1" / "train_model.py"
     text = script.read_text()

@@ -54,6 +54,7 @@ def test_generation(csvs, augmentation):
     assert read_files(csvs) == before
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_training(csvs):
     folder = csvs / "example_1"
     constants = {"WEIGHTS": None, "FREEZE": "all", "HEAD": "conv", "AUGMENT": False}

@@ -368,6 +368,7 @@ def test_kept_maps_give_the_same_answers(csvs, train_model, freeze, head):
     assert len(part.trainable_weights) == len(model.trainable_weights)
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_training_on_kept_maps_gives_the_same_numbers(csvs, train_model):
     train_model.FREEZE, train_model.AUGMENT = "all", False
     logs = []
@@ -463,6 +464,7 @@ def test_the_plateau_lowers_the_learning_rate(train_model):
 # The tables
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_results_are_kept_and_written_into_the_readme(project, monkeypatch):
     draw_pets.draw_dataset(project, 12)
     readme = project / "README.md"

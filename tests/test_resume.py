@@ -53,6 +53,7 @@ def interrupt(train_model, monkeypatch, epochs):
         train_model.main()
 
 
+@pytest.mark.usefixtures("short_backbone")
 @pytest.mark.parametrize(
     "constants",
     [
@@ -153,6 +154,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(csvs, train_model, monkeypat
     assert not (train_model.FOLDER / "training.npz").exists()
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_after_sigkill_the_same_command_goes_on(csvs, example):
     folder = csvs / example
     script = folder / "train_model.py"

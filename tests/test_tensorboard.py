@@ -40,6 +40,7 @@ def has_frame(picture, box, colour):
     return near[rows, min(max(xmin, 0), 95)].all() and near[rows, min(xmax, 95)].all()
 
 
+@pytest.mark.usefixtures("short_backbone")
 @pytest.mark.parametrize("example", ["example_1", "example_3"])
 def test_curves_and_photos(csvs, train_model, monkeypatch):
     train_model.TENSORBOARD, train_model.FREEZE, train_model.AUGMENT = True, "all", False
@@ -96,6 +97,7 @@ def test_the_boxes_are_the_models(csvs, train_model):
         np.testing.assert_allclose(boxes, [[(48 + 88) / 2, (24 + 40) / 2, 40, 16], [0, 0, 0, 0]])
 
 
+@pytest.mark.usefixtures("short_backbone")
 @pytest.mark.parametrize("missing", ["tensorboard", "cv2"])
 def test_a_missing_package_is_one_line(csvs, train_model, monkeypatch, missing):
     train_model.TENSORBOARD, train_model.FREEZE = True, "all"
@@ -104,6 +106,7 @@ def test_a_missing_package_is_one_line(csvs, train_model, monkeypatch, missing):
     assert message.startswith("TENSORBOARD = True: ") and "pip install tensorboard" in message
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_false_writes_nothing(csvs, train_model):
     train_model.FREEZE, train_model.HEAD, train_model.EPOCHS = "all", "conv", 1
     train_model.main()
