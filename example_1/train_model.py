@@ -10,6 +10,9 @@ loss asks for boxes that overlap and for numbers that are right, of the answer a
     loss = (1 - GIoU(y_hat, y)) + sum(|y_hat - y|) / IMAGE_SIZE
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
+
+Read the constants, create_model and loss first: they are the lesson. PhotoDataset feeds them, train
+runs them and Keeper saves the model; Watcher (TENSORBOARD) and distribute can wait.
 """
 
 import contextlib

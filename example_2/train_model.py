@@ -13,6 +13,9 @@ With a class each for all names it is the categorical cross-entropy. In the coll
 box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse", and a, FOCAL_ALPHA, was 0.9.
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
+
+Read the constants, create_model and loss first: they are the lesson. PhotoDataset feeds them, train
+runs them and Keeper saves the model; Watcher (TENSORBOARD) and distribute can wait.
 """
 
 import contextlib

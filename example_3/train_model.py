@@ -10,6 +10,9 @@ right, and for a grid that overlaps with the true one:
     loss = binary cross-entropy - log(dice),  dice = 2 sum(p_hat p) / (sum(p_hat) + sum(p))
 
 Run generate_dataset.py first, and evaluate_performance.py afterwards.
+
+Read the constants, create_model and loss first: they are the lesson. PhotoDataset feeds them, train
+runs them and Keeper saves the model; Watcher (TENSORBOARD) and distribute can wait.
 """
 
 import contextlib
