@@ -20,6 +20,7 @@ runs them and Keeper saves the model; Watcher (TENSORBOARD) and distribute can w
 
 import contextlib
 import csv
+import ctypes
 import inspect
 import json
 import math
@@ -42,6 +43,12 @@ from keras.applications.mobilenet_v2 import preprocess_input
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
+
+# Keep a step's memory for the next one (M_MMAP_MAX = 0, M_TRIM_THRESHOLD = -1). By itself glibc
+# gives it back, and to get it anew can take Linux longer than the step itself.
+with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
+    ctypes.CDLL(None).mallopt(-4, 0)
+    ctypes.CDLL(None).mallopt(-1, -1)
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
 FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here

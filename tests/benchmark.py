@@ -4,9 +4,9 @@ make benchmark                                  # on drawn pets
 .venv/bin/python tests/benchmark.py FOLDER      # on FOLDER/images and FOLDER/annotations/xmls
 .venv/bin/python tests/benchmark.py FOLDER training frozen  # some of the parts only
 
-Prints a table and writes benchmark.csv. The parts: generation, loading, training, frozen, accuracy
-(needs ImageNet's weights, and FOLDER), evaluation, backends (needs ImageNet's weights and, from
-`make test-backends`, .venv-backends/bin/python) and growth (up to 20,000 photos, the longest).
+Prints a table and writes benchmark.csv. The parts: generation, loading, training, memory, frozen,
+accuracy (needs ImageNet's weights, and FOLDER), evaluation, backends (needs, from `make
+test-backends`, .venv-backends/bin/python) and growth (up to 20,000 photos, the longest).
 """
 
 import contextlib
@@ -359,15 +359,18 @@ def time_trainings(folder):
         time_training(folder, example)
 
 
-def time_backends(folder):
-    """Training example 1 with its default constants on each backend, against TensorFlow.
+def take_turns(folder, freeze, trainings):
+    """Return the photos a second of trainings of example 1 in processes of their own, by round.
 
-    All are started at once and take turns: two epochs for each line that they are sent.
+    All are started at once and take turns: two epochs for each line that they are sent. Of each
+    `trainings` has the environment variables, and what is run after Keras is imported.
     """
     code = """
 import sys, time
+import ctypes, keras
+exec(sys.argv[2])
 import train_model
-train_model.FREEZE = sys.argv[1]
+train_model.FREEZE, train_model.WEIGHTS = sys.argv[1], None
 training = train_model.create_dataset("train.csv", training=True)
 part = train_model.create_trained_part(train_model.create_model())
 part.compile(train_model.create_optimizer(), train_model.loss, metrics=train_model.METRICS)
@@ -376,38 +379,58 @@ for line in sys.stdin:
     part.fit(training, epochs=2, verbose=0, shuffle=False)
     print(2 * len(training.paths) / (time.perf_counter() - start), flush=True)
 """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, freeze, first],
+            cwd=folder / "example_1",
+            env={**os.environ, **environment},
+            **pipes,
+        )
+        for environment, first in trainings
+    ]
+
+    def two_epochs(process):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    rounds = [[two_epochs(process) for process in processes] for _ in range(ROUNDS + 1)]
+    for process in processes:
+        process.communicate()
+    return rounds[1:]  # the first compiles
+
+
+def report_turns(what, speeds, references, target=""):
+    """Report the medians of speeds that were measured in turn, and of their ratios."""
+    ratios = [one / other for one, other in zip(speeds, references)]
+    medians = map(statistics.median, (speeds, references, ratios))
+    report(what, *medians, min(ratios), max(ratios), target)
+
+
+def time_memory(folder):
+    """Line 4, too: training with memory kept from step to step, against glibc's way."""
+    as_is = "ctypes.CDLL = lambda name: None"  # which has no mallopt
     for freeze in ("batch_norm", "none"):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        trainings = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, freeze],
-                cwd=folder / "example_1",
-                env={**os.environ, "KERAS_BACKEND": backend},
-                **pipes,
-            )
-            for backend in BACKENDS
-        ]
+        kept, given_back = zip(*take_turns(folder, freeze, [({}, ""), ({}, as_is)]))
+        report_turns(f'training, FREEZE = "{freeze}": memory not kept', kept, given_back)
 
-        def two_epochs(training):
-            training.stdin.write("\n")
-            training.stdin.flush()
-            return float(training.stdout.readline())
 
-        rounds = [[two_epochs(training) for training in trainings] for _ in range(ROUNDS + 1)]
-        for training in trainings:
-            training.communicate()
-        for backend, *speeds in zip(BACKENDS, *rounds[1:]):  # the first compile
-            firsts = [speeds[0] for speeds in rounds[1:]]
-            ratios = [one / other for one, other in zip(speeds, firsts)]
-            medians = map(statistics.median, (speeds, firsts, ratios))
+def time_backends(folder):
+    """Training example 1 with its default constants on each backend, against TensorFlow."""
+    trainings = [({"KERAS_BACKEND": backend}, "") for backend in BACKENDS]
+    for freeze in ("batch_norm", "none"):
+        firsts, *others = zip(*take_turns(folder, freeze, trainings))
+        for backend, speeds in zip(BACKENDS, (firsts, *others)):
             what = f'training example 1 on {backend}, FREEZE = "{freeze}": on {BACKENDS[0]}'
-            report(what, *medians, min(ratios), max(ratios), "")
+            report_turns(what, speeds, firsts)
 
 
 PARTS = {
     "generation": time_generation,
     "loading": time_loading,
     "training": time_trainings,
+    "memory": time_memory,
     "accuracy": time_to_accuracy,
     "frozen": time_frozen,
     "evaluation": time_evaluation,
