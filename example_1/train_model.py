@@ -738,8 +738,9 @@ def train(shares):
     if TENSORBOARD and processes == 1:
         writers.append(Watcher(model, batch))
     try:
-        if keras.backend.backend() != "tensorflow":  # or fit takes a batch of the first epoch to
-            part.test_on_batch(*validation[0])  # build loss and metrics, and shifts all others
+        # Builds loss and metrics. Else TensorFlow traces the first step twice, and JAX and PyTorch
+        # take a batch of the first epoch for it, which shifts all others.
+        part.test_on_batch(*validation[0])
         part.fit(
             training,
             validation_data=validation,

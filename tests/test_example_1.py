@@ -192,6 +192,7 @@ def test_the_preprocessing_is_mobilenets_and_within_the_model(train_model):
 # From the CSVs to pictures
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_train_and_evaluate_end_to_end(csvs, train_model, evaluate_performance, capsys):
     train_model.EPOCHS, evaluate_performance.MIRROR = 3, False
     train_model.main()

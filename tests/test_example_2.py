@@ -212,6 +212,7 @@ def test_a_class_that_training_has_not(csvs, train_model):
 # From the CSVs to pictures
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_train_and_evaluate_end_to_end(csvs, train_model, evaluate_performance, capsys):
     train_model.CLASSES, train_model.EPOCHS, evaluate_performance.MIRROR = 3, 3, False
     train_model.main()

@@ -215,6 +215,7 @@ def test_grid_and_boxes_are_drawn_the_answer_thicker(evaluate_performance):
 # From the CSVs to pictures
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_train_and_evaluate_end_to_end(csvs, train_model, evaluate_performance, capsys):
     train_model.EPOCHS, evaluate_performance.MIRROR = 3, False
     train_model.main()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -472,6 +473,9 @@ def test_results_are_kept_and_written_into_the_readme(project, monkeypatch):
     readme.write_text("".join(f"A\n<!-- {name} -->\nold\n<!-- end -->\nB\n" for name in names))
     small = {"WEIGHTS": None, "FREEZE": "none", "ALPHA": 0.35, "EPOCHS": 1, "HEAD": "conv"}
     classes = {**small, "EXAMPLE": 2, "CLASSES": 3}
+    (project / "tests").mkdir()
+    program = shutil.copy(results.__file__, project / "tests")
+    monkeypatch.setattr(results, "__file__", program)
     monkeypatch.setattr(results, "REPOSITORY", project)
     monkeypatch.setattr(results, "RESULTS", project / "results.csv")
     monkeypatch.setattr(results, "steps", lambda: [("a row", small, (0, 1)), ("none", {}, ())])
