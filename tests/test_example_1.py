@@ -1,7 +1,9 @@
 """Example 1: its numbers against other formulas, its files and pictures, users' mistakes."""
 
 import csv
+import platform
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -473,6 +475,19 @@ def test_images_that_are_not_there(train_model, evaluate_performance):
     save_model(train_model)
     evaluate_performance.IMAGES = "holiday/*.jpg"
     assert "holiday/*.jpg" in message_of(evaluate_performance.main)
+
+
+def test_memory_is_kept_for_the_next_step(train_model):
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another allocator")
+
+    def count_page_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert len(b"x" * 80_000_000) == 80_000_000  # 20,000 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    count_page_faults()
+    assert count_page_faults() < 2000
 
 
 # Real processes
