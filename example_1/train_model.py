@@ -41,11 +41,11 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-# Keep a step's memory for the next one (M_MMAP_MAX = 0, M_TRIM_THRESHOLD = -1). By itself glibc
-# gives it back, and to get it anew can take Linux longer than the step itself.
+# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
+# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
 with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
-    ctypes.CDLL(None).mallopt(-4, 0)
-    ctypes.CDLL(None).mallopt(-1, -1)
+    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
+        ctypes.CDLL(None).mallopt(parameter, value)
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
 FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
