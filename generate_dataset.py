@@ -65,6 +65,11 @@ class UnusableError(Exception):
 def check_constants():
     """Stop with one line when a constant has a value that cannot work."""
     for name, kind, is_right, choices in (
+        ("DATASET_FOLDER", str, bool, "the name of a folder"),
+        ("ANNOTATIONS_FOLDER", str, bool, "the name of a folder"),
+        ("DOWNLOAD", bool, (False, True).__contains__, "True or False"),
+        ("AUGMENTATION", bool, (False, True).__contains__, "True or False"),
+        ("AUGMENTATION_DEBUG", bool, (False, True).__contains__, "True or False"),
         ("SPLIT_RATIO", float, lambda value: 0 < value < 1, "between 0 and 1, such as 0.8"),
         ("SEED", int, lambda value: 0 <= value < 2**32, "a whole number from 0"),
         ("CLASS_FROM", str, ("filename", "object").__contains__, '"filename" or "object"'),
@@ -281,7 +286,7 @@ def split_rows(rows):
     singles = [row for row in rows if counts[row.class_name] == 1]
     others = [row for row in rows if counts[row.class_name] > 1]
     if not others:
-        sys.exit("No class has two usable photos, to train and to validate. Old CSVs untouched.")
+        sys.exit(f"No class has two usable photos in {DATASET_FOLDER}. The CSVs are as before.")
     for row in singles:
         print(f"warning: class {row.class_name} has one photo: it is trained on.", file=sys.stderr)
     classes = len(counts) - len(singles)  # each side needs a photo of each
@@ -399,16 +404,14 @@ def replace_together(files):
         undo.pop_all()
 
 
-def print_summary(training, validation, counts):
-    """Print a table of the classes and the count of each reason."""
+def print_summary(training, validation):
+    """Print a table of the classes."""
     first, second = (Counter(row.class_name for row in rows) for rows in (training, validation))
     print("  photos  training  validation  class")
     for name in sorted(first):
         print(f"{first[name] + second[name]:8}{first[name]:10}{second[name]:12}  {name}")
     both = len(training) + len(validation)
     print(f"{both:8}{len(training):10}{len(validation):12}  all classes")
-    for reason, count in sorted(counts.items()):
-        print(f"{count:8}  {reason}")
 
 
 def main():
@@ -418,6 +421,8 @@ def main():
     if not (ROOT / DATASET_FOLDER).is_dir():
         get_dataset()
     rows, counts = read_rows(find_xml_files())
+    for reason, count in sorted(counts.items()):
+        print(f"{count:8}  {reason}")
     training, validation = split_rows(rows)
     class_ids = {name: index for index, name in enumerate(sorted({row.class_name for row in rows}))}
     # All is made in a temporary folder and moved at the end: an interrupt leaves the old files.
@@ -430,7 +435,7 @@ def main():
         write_csv(folder / "train", training + copies, class_ids)
         write_csv(folder / "validation", validation, class_ids)
         replace_together(files)
-    print_summary(training, validation, counts)
+    print_summary(training, validation)
     print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies.")
     if AUGMENTATION and AUGMENTATION_DEBUG:
         print("AUGMENTATION_DEBUG drew the boxes on the copies: set it to False before you train.")

@@ -30,7 +30,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings about a GPU that is not there
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fewer messages of TensorFlow
 
 import keras
 import numpy as np
@@ -40,12 +40,6 @@ from keras.applications.mobilenet_v2 import preprocess_input
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
-
-# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
-# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
-with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
-        ctypes.CDLL(None).mallopt(parameter, value)
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
 FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
@@ -103,7 +97,7 @@ def check_constants():
         "FREEZE": one_of("none", "batch_norm", "some", "all"),
         "HEAD": one_of("vote", "conv"),
         "HEAD_BLOCK": one_of("conv", "inverted_res"),
-        "LOSS": (is_sum, f"one of {', '.join(LOSSES)}, or a sum such as giou+l1"),
+        "LOSS": (is_sum, f"one of {', '.join(LOSSES)}, or a sum without spaces: giou+l1"),
         "VOTE_LOSS": number(lambda value: value >= 0, "a number from 0"),
         "OPTIMIZER": one_of("adam", "adamw", "sgd"),
         "LEARNING_RATE": number(lambda value: value > 0, "a number above 0, such as 1e-3"),
@@ -148,7 +142,7 @@ def read_csv(name):
                 numbers.extend((width, height, xmin, ymin, xmax, ymax))
                 class_names.append(row["class_name"])
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
+            sys.exit(f"{file}, line {rows.line_num}: {error!r}. Mend it or run generate_dataset.py")
     if not paths:
         sys.exit(f"{file} has no rows: run generate_dataset.py again.")
     numbers = np.array(numbers, "float32").reshape(-1, 6)
@@ -310,7 +304,7 @@ def create_backbone():
             **({"alpha": ALPHA} if has_alpha else {}),
         )
     except Exception as error:  # Keras raises a bare Exception when there is no network
-        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
+        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). Try None, FREEZE = 'none'.")
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -360,6 +354,7 @@ def vote(features, finer):
     cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1)(normalize(features)))
     scores, sides = cells[..., :1], IMAGE_SIZE * ops.sigmoid(cells[..., 1:])
     left_top, right_bottom = sides[..., :2], sides[..., 2:]
+    # Where a side is farther away than its opposite, the box's middle is off the cell's.
     middles = (right_bottom - left_top) / 2 + cell_centres(cells.shape[1])
     votes = layers.Concatenate(name="votes")([middles, left_top + right_bottom, scores])
     return ops.sum(ops.softmax(votes[..., 4:], axis=1) * votes[..., :4], axis=1)
@@ -712,6 +707,13 @@ class Keeper(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """A training that has finished is not gone on with."""
         self.file.unlink(missing_ok=True)
+
+
+# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
+# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
+with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
+    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
+        ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def train(shares):

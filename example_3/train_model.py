@@ -30,7 +30,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings about a GPU that is not there
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fewer messages of TensorFlow
 
 import keras
 import numpy as np
@@ -40,12 +40,6 @@ from keras.applications.mobilenet_v2 import preprocess_input
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
-
-# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
-# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
-with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
-        ctypes.CDLL(None).mallopt(parameter, value)
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
 FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
@@ -141,7 +135,7 @@ def read_csv(name):
                 numbers.extend((width, height, xmin, ymin, xmax, ymax))
                 class_names.append(row["class_name"])
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            sys.exit(f"{file}, line {rows.line_num}: bad row ({error!r}): run generate_dataset.py.")
+            sys.exit(f"{file}, line {rows.line_num}: {error!r}. Mend it or run generate_dataset.py")
     if not paths:
         sys.exit(f"{file} has no rows: run generate_dataset.py again.")
     numbers = np.array(numbers, "float32").reshape(-1, 6)
@@ -295,7 +289,7 @@ def create_backbone():
             **({"alpha": ALPHA} if has_alpha else {}),
         )
     except Exception as error:  # Keras raises a bare Exception when there is no network
-        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). None means random weights.")
+        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). Try None, FREEZE = 'none'.")
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
@@ -625,6 +619,13 @@ class Keeper(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """A training that has finished is not gone on with."""
         self.file.unlink(missing_ok=True)
+
+
+# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
+# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
+with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
+    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
+        ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def train(shares):

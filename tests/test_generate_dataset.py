@@ -509,6 +509,7 @@ def test_nothing_usable(few_pets):
     assert process.returncode == 1
     assert "usable" in error_lines(process.stderr)[-1]
     assert "Traceback" not in process.stderr
+    assert "       6  skipped: the photo is empty" in process.stdout.splitlines()
 
 
 # The same input, the same output
@@ -697,6 +698,10 @@ def test_imgaug_that_does_not_import(without_workers, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("DATASET_FOLDER", 5),
+        ("ANNOTATIONS_FOLDER", ""),
+        ("DOWNLOAD", "no"),
+        ("AUGMENTATION", 1),
         ("SPLIT_RATIO", 1.5),
         ("SPLIT_RATIO", 0),
         ("SPLIT_RATIO", "0.8"),

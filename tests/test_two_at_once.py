@@ -7,6 +7,7 @@ import sys
 import time
 
 import keras
+import pytest
 from PIL import Image
 
 SLOWLY = """
@@ -56,6 +57,7 @@ def test_generators(pets):
     assert not [*pets.glob("generating-*")]
 
 
+@pytest.mark.usefixtures("short_backbone")
 def test_trainings(csvs, example):
     folder = csvs / example
     constants = {"WEIGHTS": None, "ALPHA": 0.35, "FREEZE": "all", "HEAD": "conv", "AUGMENT": False}
