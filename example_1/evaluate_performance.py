@@ -1,222 +1,146 @@
 """Example 1: see how well the trained network finds the object.
 
-    python example_1/evaluate_performance.py
+    python example_1/evaluate_performance.py    # after train_model.py
 
-Prints the intersection over union (IoU) of the predicted and the true boxes, and draws them: a
-picture of each validation photo in predictions/, and the worst, middle and best of them in
-predictions.png. Red is the prediction, green the truth.
+Prints the intersection over union (IoU) of the predicted and the true boxes, and draws them: each
+validation photo in predictions/, and the worst, middle and best of them in predictions.png. Red is
+the prediction, green the truth.
 """
 
+import glob
+import signal
 import sys
-from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-from keras import layers
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 import train_model
-from train_model import FOLDER, ROOT, PhotoDataset, create_dataset, load_photo, to_corners
+from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
 
-WEIGHTS_FILE = None  # None: this example's best model; or the path of one
-IMAGES = None  # None: the CSVs' photos; or a folder, a file or a pattern such as "holiday/*.jpg"
-MIRROR = True  # answers with the mean for a photo and its mirror image: better, half as fast
-DEBUG = False  # True prints each photo's IoU and shows each picture, where there is a display
+WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another model
+IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
+DEBUG = False  # True prints each photo's IoU and shows each picture
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
-def find_model_file():
-    """Return WEIGHTS_FILE or else the model file with the highest number in its name."""
-    if WEIGHTS_FILE is not None:
-        return ROOT / WEIGHTS_FILE
-    files = list(FOLDER.glob("model-*.keras"))
-    if not files:
-        sys.exit(f"No model in {FOLDER}: run train_model.py first.")
-    # Of those with the same number the newest: model-0.75-2.keras is newer than model-0.75.keras.
-    files.sort(key=lambda file: (file.stem.split("-")[1], file.stat().st_mtime))
-    newest = max(files, key=lambda file: file.stat().st_mtime)
-    if newest != files[-1]:
-        print(f"warning: {newest} is newer: to evaluate it, set WEIGHTS_FILE.", file=sys.stderr)
-    return files[-1]
-
-
 def load_model():
     """Load the model and make sure that it fits the constants of train_model.py."""
-    file = find_model_file()
-    if not file.is_file():
-        sys.exit(f"WEIGHTS_FILE = {WEIGHTS_FILE!r} does not exist, seen from {ROOT}.")
     try:
-        model = keras.models.load_model(file, compile=False)
+        model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
-        sys.exit(f"{file} is no Keras model that can be loaded ({type(error).__name__}).")
+        sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
     size = train_model.IMAGE_SIZE
-    if model.input_shape != (None, size, size, 3) or model.output_shape != (None, 4):
-        sys.exit(
-            f"{file} was made for other constants: it takes {model.input_shape} and answers "
-            f"{model.output_shape}, IMAGE_SIZE is {size}. Train again, or set WEIGHTS_FILE."
-        )
-    print(f"Model: {file}")
-    return add_mirror(model) if MIRROR else model
+    expected = (None, size, size, 3), (None, 4)
+    shapes = model.input_shape, model.output_shape
+    if shapes != expected:
+        sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")
+    return model
 
 
-def add_mirror(model):
-    """Return a model that answers with the mean of its boxes for a photo and its mirror image."""
-    photos = keras.Input(model.input_shape[1:])
-    mirrored = model(keras.ops.flip(photos, axis=2))
-    x = model.input_shape[2] - mirrored[:, :1]
-    boxes = [model(photos), keras.ops.concatenate([x, mirrored[:, 1:]], axis=1)]
-    return keras.Model(photos, layers.Average()(boxes))
+def predict(model, csv_name):
+    """Return the dataset of a CSV, the predicted boxes (n, 4), and their IoUs (n,)."""
+    dataset = PhotoDataset(*read_csv(csv_name))
+    boxes = model.predict(dataset)
+    return dataset, boxes, keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
 
 
-def print_statistics(ious_by_name):
-    """Print a line of statistics for each array of IoUs."""
-    print(f"{'IoU':12} photos   mean  median  lowest  highest  above 0.5  above 0.75")
-    for name, ious in ious_by_name.items():
-        print(
-            f"{name:12} {len(ious):6} {ious.mean():6.3f} {np.median(ious):7.3f} {ious.min():7.3f} "
-            f"{ious.max():8.3f} {np.mean(ious > 0.5):10.1%} {np.mean(ious > 0.75):11.1%}"
-        )
+def print_statistics(name, ious):
+    """Print statistics of IoUs (n,)."""
+    above_half, above_three_quarters = np.mean(ious > 0.5), np.mean(ious > 0.75)
+    print(f"{len(ious)} {name} photos, IoU: mean {ious.mean():.3f}, median {np.median(ious):.3f},")
+    print(f"  above 0.5: {above_half:.1%}, above 0.75: {above_three_quarters:.1%}")
 
 
-def draw_boxes(photo, predicted, label, true=None):
-    """Draw the true box in green, the predicted one in red, and a label, into a photo.
-
-    Boxes are corners in the photo's pixels: xmin, ymin, xmax, ymax.
-    """
-    draw = ImageDraw.Draw(photo)
-    line_width = max(2, max(photo.size) // 200)
-    if true is not None:
-        draw.rectangle(list(map(float, true)), outline=GREEN, width=line_width)
-    draw.rectangle(list(map(float, predicted)), outline=RED, width=line_width)
-    font = ImageFont.load_default(max(12, max(photo.size) // 30))
-    draw.rectangle(draw.textbbox((4, 4), label, font), fill=(0, 0, 0))
-    draw.text((4, 4), label, (255, 255, 255), font)
-
-
-def draw_contact_sheet(pictures, labels, order):
-    """Draw the worst, middle and best pictures into predictions.png, four of each.
-
-    Args:
-        pictures: n files.
-        labels: n strings.
-        order: (n,), their positions, the worst first.
-    """
-    middle = max(0, len(order) // 2 - 2)
-    rows = {"worst": order[:4], "middle": order[middle : middle + 4], "best": order[-4:][::-1]}
-    cell, line = 240, 18
-    sheet = Image.new("RGB", (4 * cell, line + 3 * (cell + 2 * line)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((6, 2), "Red: predicted box, green: true box.", "black", font)
-    for row, (name, chosen) in enumerate(rows.items()):
-        for column, index in enumerate(chosen):
-            left, top = column * cell, line + row * (cell + 2 * line)
-            title = f"{name}: {pictures[index].stem.partition('_')[2]}"
-            draw.text((left + 6, top + 2), title[:32], "black", font)
-            draw.text((left + 6, top + line), labels[index][:32], "black", font)
-            with Image.open(pictures[index]) as picture:
-                picture.thumbnail((cell - 8, cell - 8))
-                sheet.paste(picture, (left + 4, top + 2 * line))
-    train_model.write_whole(FOLDER / "predictions.png", sheet.save)
-
-
-def show(picture, title):
-    """Show a picture in a window until it is closed; do nothing without a display."""
-    if plt.get_backend().lower() != "agg":  # what matplotlib falls back to without a display
-        plt.figure(title)
-        plt.imshow(picture)
-        plt.axis("off")
-        plt.show()
+def to_corners(box, size):
+    """Turn a box (4,) of the network into xmin, ymin, xmax and ymax in a photo of `size`."""
+    (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
+    half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
+    corners = [x - half_width, y - half_height, x + half_width, y + half_height]
+    return np.clip(corners, 0, np.tile(size, 2)).tolist()
 
 
 def draw_pictures(paths, predicted, labels, true=None):
-    """Write a picture of each photo at its full size into predictions/; return their files.
-
-    Args:
-        paths: n photos.
-        predicted: (n, 4), corners in each photo's pixels.
-        labels: n strings.
-        true: as `predicted`, or None.
-    """
+    """Draw the boxes, (n, 4), and labels into n photos; return the files in predictions/."""
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
-    old_files = set(folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"))  # of an earlier evaluation
+    for file in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
+        file.unlink()  # of an earlier evaluation
     files = []
-    for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
-        photo = load_photo(path)
-        draw_boxes(photo, predicted[index], labels[index], None if true is None else true[index])
-        files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
-        train_model.write_whole(files[-1], partial(photo.save, quality=95, subsampling=0))
+    for index, path in enumerate(tqdm(paths, "drawing", leave=False)):
+        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        draw = ImageDraw.Draw(photo)
+        line_width = max(2, max(photo.size) // 200)
+        if true is not None:
+            draw.rectangle(to_corners(true[index], photo.size), outline=GREEN, width=line_width)
+        corners = to_corners(predicted[index], photo.size)
+        draw.rectangle(corners, outline=RED, width=line_width)
+        font = ImageFont.load_default(max(12, max(photo.size) // 16))
+        draw.text((4, 4), labels[index], "white", font, stroke_width=2, stroke_fill="black")
+        files.append(folder / f"{index:04d}_{path.stem[:100]}.jpg")
+        photo.save(files[-1], quality=95)
+        if DEBUG or IMAGES is not None:
+            tqdm.write(f"{path}: {labels[index]}, box {', '.join(f'{x:.0f}' for x in corners)}")
         if DEBUG:
-            box = ", ".join(f"{corner:.0f}" for corner in predicted[index])
-            tqdm.write(f"{path}: {labels[index]}, predicted box {box}")
-            show(photo, path)
-    for file in old_files - set(files):
-        file.unlink()
+            photo.show()
     return files
 
 
-def predict_csv(model, csv_name):
-    """Return a CSV's paths, predicted and true corners (n, 4) in each photo's pixels, and IoUs."""
-    paths, sizes, corners, _ = train_model.read_csv(csv_name)
-    dataset = create_dataset(csv_name)
-    boxes = model.predict(dataset, verbose=0)
-    ious = keras.ops.convert_to_numpy(train_model.iou(dataset.targets, boxes))
-    return paths, to_corners(boxes, sizes), corners, ious
-
-
-def evaluate_csvs(model):
-    """Print the statistics of both CSVs and draw the validation photos."""
-    *_, training_ious = predict_csv(model, train_model.TRAIN_CSV)
-    paths, predicted, true, ious = predict_csv(model, train_model.VALIDATION_CSV)
-    print_statistics({"training": training_ious, "validation": ious})
-    labels = [f"IoU {iou:.2f}" for iou in ious]
-    pictures = draw_pictures(paths, predicted, labels, true)
-    draw_contact_sheet(pictures, labels, np.argsort(ious, kind="stable"))
-    print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
+def draw_contact_sheet(pictures):
+    """Draw the worst, middle and best of the pictures, worst first, into predictions.png."""
+    middle = max(0, len(pictures) // 2 - 2)
+    rows = (pictures[:4], pictures[middle : middle + 4], pictures[:-5:-1])
+    sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
+    for row, files in enumerate(rows):
+        for column, file in enumerate(files):
+            with Image.open(file) as picture:
+                sheet.paste(ImageOps.contain(picture, (236, 236)), (column * 240, row * 240))
+    sheet.save(FOLDER / "predictions.png")
 
 
 def list_photos():
-    """Return the paths and the sizes (n, 2) in pixels of the photos that IMAGES names."""
+    """Return the paths of the photos that IMAGES names."""
     folder = ROOT / IMAGES
-    pattern = (folder, "*") if folder.is_dir() else (ROOT, IMAGES)
-    paths, sizes = [], []
-    for file in [folder] if folder.is_file() else sorted(pattern[0].glob(pattern[1])):
+    files = sorted(folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(folder))))
+    paths = []
+    for path in files:
         try:
-            sizes.append(load_photo(file).size)
-            paths.append(file)
+            load_photo(path)
+            paths.append(path)
         except OSError as error:
-            print(f"skipped {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
     if not paths:
         sys.exit(f"IMAGES = {IMAGES!r} names no photo, seen from {ROOT}.")
-    return paths, np.array(sizes)
-
-
-def evaluate_images(model):
-    """Predict and draw the boxes of the photos that IMAGES names."""
-    paths, sizes = list_photos()
-    boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))), verbose=0)
-    corners = to_corners(boxes, sizes)
-    for path, box in zip(paths, corners):
-        print(f"{path}: box from {box[0]:.0f}, {box[1]:.0f} to {box[2]:.0f}, {box[3]:.0f}")
-    draw_pictures(paths, corners, [""] * len(paths))
-    print(f"Pictures: {FOLDER / 'predictions'}")
+    return paths
 
 
 def main():
-    """Evaluate the photos of the CSVs, or those that IMAGES names."""
-    train_model.check_constants()
+    """Evaluate the photos of the CSVs, or find the object in those that IMAGES names."""
     model = load_model()
-    if IMAGES is None:
-        evaluate_csvs(model)
+    if IMAGES is not None:
+        paths = list_photos()
+        boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
+        draw_pictures(paths, boxes, [path.name for path in paths])
     else:
-        evaluate_images(model)
+        *_, ious = predict(model, train_model.TRAIN_CSV)
+        print_statistics("training", ious)
+        dataset, boxes, ious = predict(model, train_model.VALIDATION_CSV)
+        print_statistics("validation", ious)
+        labels = [f"IoU {iou:.2f}" for iou in ious]
+        pictures = draw_pictures(dataset.paths, boxes, labels, dataset.boxes)
+        draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
+        print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
+    print(f"Pictures: {FOLDER / 'predictions'}")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # consoles that cannot print a photo's name
     try:
         main()
     except OSError as error:

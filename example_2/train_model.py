@@ -1,433 +1,197 @@
 """Example 2: train MobileNetV2 to say where the one object in a photo is, and what it is.
 
-    python example_2/train_model.py
+    python example_2/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network has two answers: "coords", the box as in example 1, and "classes", a probability for
-each class. Both are read from the same feature map, and the loss is a weighted sum of theirs. With
-two classes, p = 1 for POSITIVE_CLASS and p = 0 for all others, the class's part is the focal loss:
+The network of example 1 with a second answer: "coords" is the box, in pixels of the photo resized
+to IMAGE_SIZE x IMAGE_SIZE, and "classes" a probability for each class. Both are read from the last
+feature map, and the loss is a weighted sum of theirs. For the class it is the focal loss, which
+counts less what is nearly right already:
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL(p_hat, p)
-    FL(p_hat, p) = -(a (1 - p_hat)^2 p log(p_hat) + (1 - a) p_hat^2 (1 - p) log(1 - p_hat))
-
-With a class each for all names it is the categorical cross-entropy. In the collection of 2018 the
-box's loss was mean(log((y_hat - y)^2 + 1)), which is LOSS = "log_mse", and a, FOCAL_ALPHA, was 0.9.
-
-Run generate_dataset.py first, and evaluate_performance.py afterwards.
-
-Read the constants, create_model and loss first: they are the lesson. PhotoDataset feeds them, train
-runs them and Keeper saves the model; Watcher (TENSORBOARD) and distribute can wait.
+    FL(p_hat, p) = -sum(p * (1 - p_hat)^2 * log(p_hat)), p = 1 for the true class, else 0
 """
 
-import contextlib
 import csv
-import ctypes
-import inspect
-import json
 import math
 import os
-import re
+import shutil
 import signal
 import sys
 import time
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fewer messages of TensorFlow
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
 
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.applications import MobileNetV2 as Backbone
-from keras.applications.mobilenet_v2 import preprocess_input
+from keras.applications.mobilenet_v2 import MobileNetV2, preprocess_input
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
-FOLDER = Path(__file__).resolve().parent  # the model, its log and its curves go here
+FOLDER = Path(__file__).resolve().parent  # what is written goes here
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-CLASSES = 2  # 2 (POSITIVE_CLASS and all others), or as many as the CSV has
-POSITIVE_CLASS = None  # a class name of the CSV, or None: the first by name
-BOX_WEIGHT = 1.0  # 0 or more: how much the box counts in the loss
-CLASS_WEIGHT = 1.0  # 0 or more: how much the class counts in the loss
-FOCAL_ALPHA = 0.5  # 0 to 1: more finds more of POSITIVE_CLASS, and takes more of the others for it
-IMAGE_SIZE = 96  # 96, 128, 160, 192 or 224 pixels
+WEIGHTS = "imagenet"  # None: random, or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
-WEIGHTS = "imagenet"  # "imagenet", None (random) or the path of a .weights.h5 or .h5 file
-BATCH_NORM_MOMENTUM = 0.9  # 0 to 1; Keras's 0.999 needs thousands of steps to forget ImageNet
-FREEZE = "batch_norm"  # "none", "batch_norm", "some" (up to stride 8) or "all" of the backbone
-HEAD = "vote"  # "vote", or "conv" (2018): one convolution as large as the last map
-HEAD_BLOCKS = 0  # blocks before the head, 0 or more
-HEAD_BLOCK = "conv"  # "conv" (3x3, 1024 filters, as in YOLOv2) or "inverted_res" (MobileNetV2's)
-VOTE_LOSS = 1.0  # 0 or more: how much the votes of the single cells count in the loss, with "vote"
-LOSS = "giou+l1"  # one of "mse", "mae", "smooth_l1", "log_mse", "l1", "giou", "ciou", or a sum
-OPTIMIZER = "adamw"  # "adam", "adamw" or "sgd" (momentum 0.9)
-LEARNING_RATE = 3e-4  # larger steps wipe out the features that tell classes apart
-SCHEDULE = "cosine"  # "cosine" (up, then down to 0) or "plateau" (2018: down in steps)
-WARM_UP = 24  # epochs in which "cosine" goes up; with fewer the box spoils the class's features
-AUGMENT = True  # True changes each training photo anew in each epoch
-EPOCHS = 240  # enough for hundreds of photos; thousands need fewer
+IMAGE_SIZE = 160  # 96 (2018), 128, 160, 192 or 224 pixels
+FROZEN_LAYERS = 57  # so many of the backbone's layers stay as they are: 0 none, 154 all
+AUGMENT = True  # False: each epoch sees the photos as they are
+EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 32
-PATIENCE = 100  # epochs without a better model after which training stops
-THREADS = 2  # threads that read and change photos
-INMEMORY = True  # False reads the photos again for each batch: for more photos than fit in memory
-RESUME = True  # True: a training that was interrupted goes on after its last finished epoch
-TENSORBOARD = False  # True writes curves and pictures for TensorBoard into FOLDER / "tensorboard"
-DISTRIBUTE = False  # True trains on all GPUs (TensorFlow) or on all devices of all machines (JAX)
+LEARNING_RATE = 5e-4
+PATIENCE = 100  # epochs without a lower validation loss after which training stops
+THREADS = 2  # that read and augment photos
+INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
+RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
+CLASSES = 2  # the CSV's first class and all others; 3: its first two and all others; and so on
+BOX_WEIGHT = 1.0  # how much the box counts in the loss
+CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 
-def check_constants():
-    """Stop with one line when a constant has a value that cannot work."""
-
-    def one_of(*choices):
-        kinds, words = (int, type(choices[0])), "one of " + ", ".join(map(repr, choices))
-        return lambda value: isinstance(value, kinds) and value in choices, words
-
-    def number(is_right, words):
-        return lambda value: isinstance(value, (int, float)) and is_right(value), words
-
-    def whole(least):
-        words = f"a whole number from {least}"
-        return number(lambda value: isinstance(value, int) and least <= value < 2**32, words)
-
-    def is_sum(value):
-        return isinstance(value, str) and set(value.split("+")) <= set(LOSSES)
-
-    off_or_on = (False,) if keras.backend.backend() == "torch" else (False, True)
-    for names, (is_right, words) in {
-        "IMAGE_SIZE": one_of(96, 128, 160, 192, 224),
-        "ALPHA": one_of(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
-        "BATCH_NORM_MOMENTUM": number(lambda value: 0 <= value < 1, "from 0 to below 1"),
-        "FREEZE": one_of("none", "batch_norm", "some", "all"),
-        "HEAD": one_of("vote", "conv"),
-        "HEAD_BLOCK": one_of("conv", "inverted_res"),
-        "LOSS": (is_sum, f"one of {', '.join(LOSSES)}, or a sum without spaces: giou+l1"),
-        "VOTE_LOSS BOX_WEIGHT CLASS_WEIGHT": number(lambda value: value >= 0, "a number from 0"),
-        "FOCAL_ALPHA": number(lambda value: 0 <= value <= 1, "a number from 0 to 1"),
-        "OPTIMIZER": one_of("adam", "adamw", "sgd"),
-        "LEARNING_RATE": number(lambda value: value > 0, "a number above 0, such as 1e-3"),
-        "SCHEDULE": one_of("cosine", "plateau"),
-        "HEAD_BLOCKS WARM_UP SEED": whole(0),
-        "CLASSES EPOCHS BATCH_SIZE PATIENCE THREADS": whole(1),
-        "AUGMENT INMEMORY RESUME TENSORBOARD": one_of(True, False),
-        "DISTRIBUTE": (off_or_on.__contains__, "True or False, with PyTorch False"),
-    }.items():
-        for name in names.split():
-            if not is_right(globals()[name]):
-                sys.exit(f"train_model.py: {name} = {globals()[name]!r} must be {words}.")
-    if WEIGHTS is None and FREEZE == "batch_norm":
-        sys.exit("train_model.py: FREEZE = 'batch_norm' needs WEIGHTS, try 'none'.")
+# The photos
 
 
 def read_csv(name):
-    """Read the photos' paths, sizes and boxes from a CSV of generate_dataset.py.
-
-    Args:
-        name: the file, relative to ROOT.
-
-    Returns:
-        paths: a list of n absolute paths.
-        sizes: (n, 2), width and height of the upright photo in pixels.
-        corners: (n, 4), xmin, ymin, xmax and ymax in pixels of the upright photo.
-        class_names: a list of n strings.
-    """
-    file = ROOT / name
-    if not file.is_file():
-        sys.exit(f"{file} does not exist: run generate_dataset.py first.")
-    paths, numbers, class_names = [], [], []
-    with open(file, newline="", encoding="utf-8-sig") as csv_file:
-        rows = csv.DictReader(csv_file)
-        try:
-            for row in rows:
-                columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
-                width, height, xmin, ymin, xmax, ymax = (float(row[column]) for column in columns)
-                if not (0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height < np.inf > width):
-                    raise ValueError("the box is not in the photo")
-                paths.append(str(ROOT / row["path"]))
-                numbers.extend((width, height, xmin, ymin, xmax, ymax))
-                class_names.append(row["class_name"])
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            sys.exit(f"{file}, line {rows.line_num}: {error!r}. Mend it or run generate_dataset.py")
-    if not paths:
-        sys.exit(f"{file} has no rows: run generate_dataset.py again.")
-    numbers = np.array(numbers, "float32").reshape(-1, 6)
-    return paths, numbers[:, :2], numbers[:, 2:], class_names
-
-
-def load_photo(file, image_size=None):
-    """Read a photo upright (EXIF) and in RGB, resized to a square when `image_size` is given.
-
-    Returns: a PIL image. Raises: OSError, when Pillow cannot read the file as a photo.
-    """
+    """Return the paths of a CSV's n photos, their boxes, (n, 4), and classes, (n, CLASSES)."""
+    columns = ("width", "height", "xmin", "ymin", "xmax", "ymax", "class_id")
     try:
-        with Image.open(file) as photo:
-            if image_size is None:
-                return ImageOps.exif_transpose(photo).convert("RGB")
-            photo.draft("RGB", (image_size, image_size))  # a JPEG at 1/2, 1/4 or 1/8, if enough
+        with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        paths = [ROOT / row["path"] for row in rows]
+        numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
+    except KeyError as error:
+        sys.exit(f"{name} has no column {error}: run generate_dataset.py again.")
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        sys.exit(f"{name} cannot be read ({error}): run generate_dataset.py.")
+    if not rows:
+        sys.exit(f"{name} has no rows: run generate_dataset.py again.")
+    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)
+    is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
+    if not is_inside.all():
+        line = np.argmin(is_inside.all(axis=1)) + 2
+        sys.exit(f"{name}, line {line}: no class or no box in the photo. Run generate_dataset.py.")
+    boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
+    classes = keras.utils.to_categorical(np.minimum(class_ids[:, 0], CLASSES - 1), CLASSES)
+    return paths, boxes * IMAGE_SIZE / np.tile(sizes, 2), classes
+
+
+def load_photo(path):
+    """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    formats = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # PostScript starts a program
+    try:
+        with Image.open(path, formats=formats) as photo:
+            photo.draft("RGB", size)  # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size
             photo = ImageOps.exif_transpose(photo).convert("RGB")
-            return photo.resize((image_size, image_size), Image.Resampling.BILINEAR)
+            return photo.resize(size, Image.Resampling.BILINEAR)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
-        raise OSError(f"{file} cannot be read: {error}") from error
+        raise OSError(f"{path} cannot be read: {error}") from error
 
 
 def augment(photo, box, random):
-    """Return a training photo and its box, changed at random.
-
-    A window of about 0.5 to 1.3 times the photo that keeps 85 % of the box becomes the photo,
-    mirrored or not, with up to half more or less brightness, contrast and saturation.
-
-    Args:
-        photo: (IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB.
-        box: (4,), as in PhotoDataset.
-        random: a NumPy generator.
-
-    Returns: a photo and a box, as given.
-    """
-    corners = np.array([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
-    for _ in range(20):
-        size = IMAGE_SIZE * random.uniform(0.5, 1.3) * random.uniform(0.85, 1.15, 2)
-        start = (IMAGE_SIZE - size) * random.random(2)
-        kept = np.clip(corners, start, start + size)
-        if np.prod(kept[1] - kept[0]) >= 0.85 * np.prod(box[2:]):
-            break
-    else:  # a box as large as the photo can leave no such window
-        size, start, kept = np.full(2, IMAGE_SIZE), np.zeros(2), corners
-    minimum, maximum = (kept - start) * IMAGE_SIZE / size
+    """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
+    centre, size = box[:2], box[2:]
+    # A window of about 0.5 to 1.3 times the photo becomes the photo. It always holds the box.
+    window = IMAGE_SIZE * random.uniform(0.5, 1.3) * random.uniform(0.85, 1.15, 2)
+    window = np.maximum(window, size)
+    start = centre - size / 2 - (window - size) * random.random(2)
+    start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
+    extent = (*start, *(start + window))
+    photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
+    box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
     if random.random() < 0.5:
-        start[0], size[0] = start[0] + size[0], -size[0]
-        minimum[0], maximum[0] = IMAGE_SIZE - maximum[0], IMAGE_SIZE - minimum[0]
-    (step_x, step_y), (left, top) = size / IMAGE_SIZE, start
-    brightness, contrast, saturation = random.uniform(0.5, 1.5, 3)
-    to_grey = np.full((3, 3), (0.299, 0.587, 0.114))  # ITU-R BT.601
-    colours = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
-    colours = np.column_stack([colours, np.full(3, 128 * (1 - contrast))])
-    photo = Image.fromarray(photo).transform(
-        (IMAGE_SIZE, IMAGE_SIZE),
-        Image.Transform.AFFINE,
-        (step_x, 0, left, 0, step_y, top),
-        Image.Resampling.BILINEAR,
-        fillcolor=(128, 128, 128),
-    )
-    photo = np.asarray(photo.convert("RGB", colours.ravel().tolist()))
-    return photo, np.concatenate([(minimum + maximum) / 2, maximum - minimum])
+        photo = ImageOps.mirror(photo)
+        box[0] = IMAGE_SIZE - box[0]
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = enhance(photo).enhance(random.uniform(0.5, 1.5))
+    return photo, box
 
 
 class PhotoDataset(keras.utils.PyDataset):
-    """Photos and their targets, in batches; with `training`, shuffled and changed each epoch.
+    """Batches of photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and of boxes and classes."""
 
-    A batch is photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and targets (batch, 4 or more),
-    float32. A target begins with a box: centre x, centre y, width and height in pixels of the
-    resized photo. `shares`, as of `distribute`, says which part of a batch this process gets.
-    """
-
-    def __init__(self, paths, targets, training=False, shares=(1, 1, 0)):
-        """Read the photos at once if INMEMORY, else make sure that they are there."""
-        self.augment = training and AUGMENT
-        super().__init__(workers=0 if INMEMORY and not self.augment else THREADS)
-        self.paths, self.targets, self.photos = paths, targets.astype("float32"), None
-        try:
-            if INMEMORY:
-                self.photos = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
-                with ThreadPoolExecutor(THREADS) as executor:
-                    photos = executor.map(load_photo, paths, [IMAGE_SIZE] * len(paths))
-                    progress = tqdm(photos, "reading photos", len(paths), leave=False)
-                    for index, photo in enumerate(progress):
-                        self.photos[index] = photo
-            for path in [] if INMEMORY else paths:
-                Path(path).stat()
-        except OSError as error:
-            sys.exit(f"{error}. Was the photo moved? Run generate_dataset.py again.")
-        devices, *self.shares = shares
-        # Each device gets as many photos as the others: some are seen twice, if need be.
-        self.order = np.resize(np.arange(len(paths)), -(-len(paths) // devices) * devices)
-        self.epoch = 0
-        self.random = np.random.default_rng(SEED) if training else None
+    def __init__(self, paths, boxes, classes, training=False):
+        super().__init__(workers=THREADS)
+        self.paths, self.boxes, self.classes, self.training = paths, boxes, classes, training
+        self.order = np.arange(len(paths))
+        self.random = np.random.default_rng(SEED)
         self.on_epoch_end()
+        if INMEMORY:
+            self.photos = [load_photo(path) for path in tqdm(paths, "reading photos", leave=False)]
 
     def __len__(self):
-        """Return the number of batches."""
-        return -(-len(self.order) // BATCH_SIZE)
+        return math.ceil(len(self.paths) / BATCH_SIZE)
 
     def __getitem__(self, index):
-        """Return a batch; the last of an epoch may be smaller."""
-        processes, process = self.shares
-        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE][process::processes]
-        targets = self.targets[chosen]
-        if INMEMORY:
-            photos = keras.tree.map_structure(lambda array: array[chosen], self.photos)
-        else:
-            photos = np.stack([load_photo(self.paths[i], IMAGE_SIZE) for i in chosen])
-        if self.augment:
-            random = np.random.default_rng((SEED, self.epoch, index))  # the same in any thread
-            for i in range(len(chosen)):
-                photos[i], targets[i, :4] = augment(photos[i], targets[i, :4], random)
-        return photos, targets
+        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
+        boxes = self.boxes[chosen]
+        if self.training and AUGMENT:
+            random = np.random.default_rng((SEED, *chosen))  # the same in any thread
+            for i, photo in enumerate(photos):
+                photos[i], boxes[i] = augment(photo, boxes[i], random)
+        return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
 
     def on_epoch_end(self):
-        """Shuffle, for the next epoch."""
-        self.epoch += 1
-        if self.random is not None:
+        if self.training:
             self.random.shuffle(self.order)
 
 
-def create_dataset(csv_name, training=False, shares=(1, 1, 0)):
-    """Return the PhotoDataset of a CSV: a target is a box and the number of its class."""
-    paths, sizes, corners, class_names = read_csv(csv_name)
-    targets = np.column_stack([to_boxes(corners, sizes), to_class_ids(class_names)])
-    return PhotoDataset(paths, targets, training, shares)
+def draw_batch(photos, boxes):
+    """Draw a batch as the network sees it into batch.jpg, to look at before it is trained on."""
+    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
+    for i, (x, y, width, height) in enumerate(boxes):
+        photo = Image.fromarray(photos[i])
+        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        ImageDraw.Draw(photo).rectangle(corners, outline=(0, 255, 0), width=2)
+        sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
+    sheet.save(FOLDER / "batch.jpg")
 
 
-def list_classes():
-    """Return the names of the CLASSES classes, in the order of their probabilities."""
-    names = sorted(set(read_csv(TRAIN_CSV)[-1]))
-    if len(names) == 1:
-        sys.exit(f"{TRAIN_CSV} has one class only, {names[0]}: use example 1.")
-    if CLASSES not in (2, len(names)):
-        sys.exit(f"CLASSES = {CLASSES} must be 2 or {len(names)}, as many as {TRAIN_CSV} has.")
-    if CLASSES > 2:
-        return names
-    if POSITIVE_CLASS not in (None, *names):
-        sys.exit(f"POSITIVE_CLASS = {POSITIVE_CLASS!r} must be None or one of {', '.join(names)}.")
-    positive = POSITIVE_CLASS or names[0]
-    names.remove(positive)
-    return [positive, names[0] if len(names) == 1 else f"not {positive}"]
-
-
-def to_class_ids(class_names):
-    """Turn class names (n,) into positions in `list_classes()`: (n,)."""
-    classes = list_classes()
-    if CLASSES == 2:
-        return np.array([int(name != classes[0]) for name in class_names])
-    unknown = sorted(set(class_names) - set(classes))
-    if unknown:
-        sys.exit(f"{TRAIN_CSV} has no {', '.join(unknown)}: run generate_dataset.py again.")
-    return np.array([classes.index(name) for name in class_names])
-
-
-def to_boxes(corners, sizes):
-    """Turn corners (n, 4) in photos of `sizes` (n, 2) into what the network learns (n, 4)."""
-    scale = IMAGE_SIZE / sizes
-    minimum, maximum = corners[:, :2] * scale, corners[:, 2:] * scale
-    return np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
-
-
-def to_corners(boxes, sizes):
-    """Turn the network's answers (n, 4) into corners (n, 4) within photos of `sizes` (n, 2)."""
-    scale = sizes / IMAGE_SIZE
-    centre, half = boxes[:, :2] * scale, np.maximum(boxes[:, 2:], 0) * scale / 2
-    corners = [np.clip(corner, 0, sizes) for corner in (centre - half, centre + half)]
-    return np.concatenate(corners, axis=1)
-
-
-def create_backbone():
-    """Return a classifier without its top, frozen as FREEZE says.
-
-    M. Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018.
-
-    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: its last map.
-    """
-    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
-    has_alpha = "alpha" in inspect.signature(Backbone).parameters  # EfficientNet's have none
-    try:
-        backbone = Backbone(
-            input_tensor=preprocess_input(inputs),
-            input_shape=inputs.shape[1:],  # chooses the file of ImageNet weights
-            include_top=False,
-            weights=WEIGHTS if WEIGHTS in ("imagenet", None) else str(ROOT / WEIGHTS),
-            **({"alpha": ALPHA} if has_alpha else {}),
-        )
-    except Exception as error:  # Keras raises a bare Exception when there is no network
-        sys.exit(f"WEIGHTS = {WEIGHTS!r} cannot be loaded ({error}). Try None, FREEZE = 'none'.")
-    for layer in backbone.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
-            layer.trainable = FREEZE != "batch_norm"  # False: inference mode, in training too
-    if FREEZE in ("some", "all"):
-        last = last_map(backbone.layers, 8) if FREEZE == "some" else backbone.output
-        keras.Model(inputs, last).trainable = False
-    return backbone
-
-
-def last_map(layers_in_order, stride):
-    """Return the last feature map of a stride: (batch, size, size, channels)."""
-    shape = (IMAGE_SIZE // stride, IMAGE_SIZE // stride)
-    return [layer.output for layer in layers_in_order if layer.output.shape[1:3] == shape][-1]
-
-
-def normalize(features):
-    """Return a map after batch normalization and ReLU6, as after MobileNetV2's convolutions."""
-    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(features))
-
-
-def add_block(features):
-    """Return a map after one more block of the kind HEAD_BLOCK."""
-    if HEAD_BLOCK == "conv":
-        return normalize(layers.Conv2D(1024, 3, padding="same", use_bias=False)(features))
-    wide = normalize(layers.Conv2D(960, 1, use_bias=False)(features))
-    wide = normalize(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(wide))
-    narrow = layers.Conv2D(320, 1, use_bias=False)(wide)
-    narrow = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(narrow)
-    return layers.Add()([features, narrow]) if features.shape == narrow.shape else narrow
-
-
-def vote(features, finer):
-    """Return the box that the cells of a map vote for, wherever the object is: (batch, 4).
-
-    Each cell says how far the sides of the box are from its centre, as in Z. Tian et al., FCOS:
-    fully convolutional one-stage object detection, ICCV 2019, and how sure it is. A softmax over
-    all cells turns the latter into weights; the answer is the weighted mean of the boxes.
-
-    Args:
-        features: (batch, size, size, channels), the last map.
-        finer: (batch, 2 size, 2 size, channels), an earlier map, which knows better where it is.
-    """
-    features = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(128, 1)(features))
-    features = layers.Add()([features, layers.Conv2D(128, 1)(finer)])
-    features = layers.SeparableConv2D(128, 3, padding="same")(normalize(features))
-    cells = layers.Reshape((-1, 5))(layers.Conv2D(5, 1)(normalize(features)))
-    scores, sides = cells[..., :1], IMAGE_SIZE * ops.sigmoid(cells[..., 1:])
-    left_top, right_bottom = sides[..., :2], sides[..., 2:]
-    # Where a side is farther away than its opposite, the box's middle is off the cell's.
-    middles = (right_bottom - left_top) / 2 + cell_centres(cells.shape[1])
-    votes = layers.Concatenate(name="votes")([middles, left_top + right_bottom, scores])
-    return ops.sum(ops.softmax(votes[..., 4:], axis=1) * votes[..., :4], axis=1)
-
-
-def cell_centres(cells):
-    """Return x and y of the centres of the cells of a square map in pixels: (cells, 2), float32."""
-    size = math.isqrt(cells)
-    ticks = (np.arange(size, dtype="float32") + 0.5) * IMAGE_SIZE / size
-    return np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+# The network
 
 
 def create_model():
-    """Return the backbone with HEAD_BLOCKS blocks and two heads in the place of its top.
+    """Return MobileNetV2 (M. Sandler et al., CVPR 2018) with two heads in place of its top.
 
-    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Outputs: (batch, 4), a box, and
-    (batch, CLASSES), probabilities.
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Outputs: "coords", (batch, 4), a
+    box, and "classes", (batch, CLASSES), probabilities.
     """
-    backbone = create_backbone()
+    photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
+    backbone = MobileNetV2(
+        input_tensor=preprocess_input(photos),
+        input_shape=photos.shape[1:],  # chooses the file of weights
+        alpha=ALPHA,
+        include_top=False,
+        weights=WEIGHTS,
+    )
+    for layer in backbone.layers[:FROZEN_LAYERS]:
+        layer.trainable = False
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization) and WEIGHTS is not None:
+            layer.trainable = False  # inference mode: a few hundred steps find no better averages
     features = backbone.output
-    for _ in range(HEAD_BLOCKS):
-        features = add_block(features)
-    if HEAD == "vote":
-        box = vote(features, last_map(backbone.layers, 16))
-    else:  # an empty box has no gradient, so the first answer is the middle of the photo
-        start = keras.initializers.Constant(IMAGE_SIZE / 2)
-        box = layers.Conv2D(4, features.shape[1], bias_initializer=start)(features)
+    # An empty box has no gradient, so the first answer is the middle of the photo.
+    middle = keras.initializers.Constant(IMAGE_SIZE / 2)
+    box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     coords = layers.Reshape((4,), name="coords")(box)
-    pooled = layers.Dropout(0.5, seed=SEED)(layers.GlobalAveragePooling2D()(features))
+    pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
     classes = layers.Dense(CLASSES, activation="softmax", name="classes")(pooled)
-    return keras.Model(backbone.inputs[0], [coords, classes])
+    return keras.Model(photos, {"coords": coords, "classes": classes})
+
+
+# The loss
 
 
 def areas(y_true, y_pred):
-    """Return the areas of intersection, union and smallest box around both: each (batch,)."""
-    boxes = ops.stack([y_true[:, :4], y_pred[:, :4]])
+    """Return the areas of intersection, union and smallest box around both: (batch,) each."""
+    boxes = ops.stack([y_true, y_pred])
     half = ops.maximum(boxes[..., 2:], 0) / 2
     minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
     overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
@@ -438,432 +202,100 @@ def areas(y_true, y_pred):
 
 
 def iou(y_true, y_pred):
-    """Return the intersection over union of each pair of boxes.
-
-    P. Jaccard, The distribution of the flora in the alpine zone, 1912. Boxes that do not overlap
-    have 0, and so has a box with a negative width or height.
-
-    Args:
-        y_true: (batch, 4 or more), a box first: centre x, centre y, width and height.
-        y_pred: likewise.
-
-    Returns: (batch,), 0 to 1.
-    """
+    """Return the intersection over union of boxes (batch, 4): (batch,), 0 to 1."""
     intersection, union, _ = areas(y_true, y_pred)
-    return ops.clip(intersection / ops.maximum(union, keras.config.epsilon()), 0, 1)
-
-
-def giou(y_true, y_pred):
-    """Return the generalized IoU of each pair of boxes, which tells near from far at IoU 0 too.
-
-    H. Rezatofighi et al., Generalized intersection over union, CVPR 2019. Arguments as for `iou`.
-
-    Returns: (batch,), -1 to 1.
-    """
-    _, union, around = areas(y_true, y_pred)
-    return iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
-
-
-# Each takes y_true and y_pred, (batch, 4) in pixels, and returns (batch,).
-LOSSES = {
-    "mse": keras.losses.mean_squared_error,
-    "mae": keras.losses.mean_absolute_error,
-    "smooth_l1": keras.losses.huber,  # R. Girshick, Fast R-CNN, ICCV 2015
-    "log_mse": lambda y_true, y_pred: ops.mean(ops.log((y_true - y_pred) ** 2 + 1), axis=1),
-    "l1": lambda y_true, y_pred: ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE,
-    "giou": lambda y_true, y_pred: 1 - giou(y_true, y_pred),
-    # Complete IoU: Z. Zheng et al., Distance-IoU loss, AAAI 2020.
-    "ciou": lambda *boxes: 1 - keras.utils.bounding_boxes.compute_ciou(*boxes, "center_xywh"),
-}
+    return intersection / ops.maximum(union, keras.config.epsilon())
 
 
 def box_loss(y_true, y_pred):
-    """Return the sum of the losses that LOSS names: (batch,)."""
-    return sum(LOSSES[name](y_true, y_pred) for name in LOSS.split("+"))
+    """Return 1 - GIoU + L1 of boxes (batch, 4): (batch,).
 
-
-def vote_loss(y_true, votes):
-    """Return how wrong the votes of the cells around the middle of the true box are: (batch,).
-
-    How much a cell counts falls off with its distance from the middle as a Gaussian, as in X. Zhou
-    et al., Objects as points, 2019; the scores shall do so too, hence the cross-entropy.
-
-    Args:
-        y_true: (batch, 4), boxes.
-        votes: (batch, 5 cells), a box and a score of each cell.
+    The generalized IoU tells near from far where boxes do not overlap: H. Rezatofighi et al.,
+    Generalized intersection over union, CVPR 2019.
     """
-    cells = votes.shape[1] // 5
-    votes = ops.reshape(votes, (-1, cells, 5))
-    half = ops.maximum(y_true[:, None, 2:], 1) / 2  # in case a box has no size
-    distances = (y_true[:, None, :2] - cell_centres(cells)) / half
-    targets = ops.softmax(-ops.sum(distances**2, axis=2), axis=1)
-    boxes = ops.reshape(votes[..., :4], (-1, 4))
-    losses = ops.reshape(box_loss(ops.repeat(y_true, cells, axis=0), boxes), (-1, cells))
-    entropy = keras.losses.categorical_crossentropy(targets, votes[..., 4], from_logits=True)
-    return ops.sum(targets * losses, axis=1) + 0.3 * entropy
+    _, union, around = areas(y_true, y_pred)
+    giou = iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
+    l1 = ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE
+    return 1 - giou + l1
 
 
-def focal_loss(y_true, y_pred, alpha=0.9, gamma=2.0):
-    """Return the focal loss, which counts what is far from right more than what is nearly right.
+def focal_loss(y_true, y_pred):
+    """Return the focal loss of classes and probabilities (batch, CLASSES): (batch,), finite.
 
-    T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017.
-
-    Args:
-        y_true: (batch,), 1 for the positive class and 0 for the others.
-        y_pred: (batch,), probabilities of the positive class.
-        alpha: how much the positive class counts; the others count 1 - alpha.
-        gamma: how much less counts what is nearly right; with 0 it is a weighted cross-entropy.
-
-    Returns: (batch,), 0 or more. Finite, and with finite gradients, for 0 and 1 too.
+    T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017, with gamma = 2.
     """
     y_pred = ops.clip(y_pred, keras.config.epsilon(), 1 - keras.config.epsilon())
-    positive = alpha * (1 - y_pred) ** gamma * y_true * ops.log(y_pred)
-    negative = (1 - alpha) * y_pred**gamma * (1 - y_true) * ops.log(1 - y_pred)
-    return -(positive + negative)
+    return -ops.sum(y_true * (1 - y_pred) ** 2 * ops.log(y_pred), axis=1)
 
 
-def class_loss(y_true, y_pred):
-    """Return how wrong probabilities (batch, CLASSES) are for class numbers (batch,): (batch,)."""
-    if CLASSES == 2:
-        return focal_loss(1 - y_true, y_pred[:, 0], FOCAL_ALPHA)
-    return keras.losses.sparse_categorical_crossentropy(ops.cast(y_true, "int32"), y_pred)
+# The training
 
 
-def loss(y_true, y_pred):
-    """Return the weighted sum of the losses of box and class: (batch,).
+class SaveBest(keras.callbacks.ModelCheckpoint):
+    """Saves the best model beside the older one, then replaces that: a kill costs no model."""
 
-    Args:
-        y_true: (batch, 5), a box and a class number.
-        y_pred: (batch, 4 + CLASSES) or (batch, 4 + CLASSES + 5 cells), a box, probabilities, votes.
-    """
-    box, probabilities, votes = y_pred[:, :4], y_pred[:, 4 : 4 + CLASSES], y_pred[:, 4 + CLASSES :]
-    total = box_loss(y_true[:, :4], box)
-    if votes.shape[1] > 0:
-        total = total + VOTE_LOSS * vote_loss(y_true[:, :4], votes)
-    return BOX_WEIGHT * total + CLASS_WEIGHT * class_loss(y_true[:, 4], probabilities)
+    def on_epoch_end(self, epoch, logs=None):
+        best_before = self.best
+        super().on_epoch_end(epoch, logs)
+        if self.best != best_before:
+            os.replace(self.filepath, FOLDER / "model.keras")
 
 
-def accuracy(y_true, y_pred):
-    """Return 1 where the most probable class is the true one, and 0 elsewhere: (batch,)."""
-    right = ops.argmax(y_pred[:, 4 : 4 + CLASSES], axis=1) == ops.cast(y_true[:, 4], "int32")
-    return ops.cast(right, "float32")
-
-
-def score(y_true, y_pred):
-    """Return the IoU where the class is right, and 0 elsewhere: (batch,).
-
-    Its mean rewards both: neither boxes without classes nor classes without boxes bring any.
-    """
-    return iou(y_true, y_pred) * accuracy(y_true, y_pred)
-
-
-METRICS = [score, iou, accuracy]
-MONITOR = f"val_{METRICS[0].__name__}"  # chooses the best model
-
-
-def create_optimizer():
-    """Return the optimizer that OPTIMIZER names."""
-    if OPTIMIZER == "sgd":
-        return keras.optimizers.SGD(LEARNING_RATE, momentum=0.9)
-    if OPTIMIZER == "adam":
-        return keras.optimizers.Adam(LEARNING_RATE)
-    return keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
-
-
-def create_schedule():
-    """Return the callback that sets the learning rate as SCHEDULE says.
-
-    I. Loshchilov and F. Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
-    """
-    if SCHEDULE == "plateau":
-        return keras.callbacks.ReduceLROnPlateau(MONITOR, mode="max", factor=0.2, patience=10)
-    warm_up = min(WARM_UP, EPOCHS // 10)
-    cosine = keras.optimizers.schedules.CosineDecay(
-        0.0, EPOCHS - warm_up, warmup_target=LEARNING_RATE, warmup_steps=warm_up
-    )  # by epoch: within each step it makes TensorFlow a quarter slower
-    return keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5)))
-
-
-def distribute():
-    """Return what spreads the training over several devices, if DISTRIBUTE says so.
-
-    TensorFlow: the GPUs of this machine; batch normalization sees the photos of its own GPU. JAX:
-    all devices of all machines, whose addresses Keras reads from the environment variables of
-    keras.distribution.initialize; batch normalization sees the whole batch.
-
-    Returns:
-        scope: a context manager to train in.
-        shares: how many devices and processes there are, and which of them this process is.
-    """
-    scope, shares = contextlib.nullcontext(), (1, 1, 0)
-    if DISTRIBUTE and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # Keras itself spreads nothing over TensorFlow's devices
-
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        scope, shares = tf.distribute.MirroredStrategy(devices).scope(), (len(devices), 1, 0)
-    elif DISTRIBUTE:
-        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
-            keras.distribution.initialize()
-        # PhotoDataset gives each process its share; Keras can only do that to a tf.data.Dataset.
-        parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
-        shares = parallel.num_model_replicas, parallel.num_processes, parallel.data_shard_id
-        scope = parallel.scope()
-    if DISTRIBUTE:
-        print(f"{shares[0]} devices." if shares[0] > 1 else "One device: it trains as usual.")
-    if BATCH_SIZE % shares[0]:
-        sys.exit(f"BATCH_SIZE = {BATCH_SIZE} must be a multiple of the {shares[0]} devices.")
-    return scope, shares
-
-
-def create_trained_part(model, *datasets):
-    """Return the part of the model that is trained, which shows the votes too.
-
-    With FREEZE "some" or "all", and photos that stay the same, it starts where the frozen part
-    ends, and the frozen part's maps take the photos' place in the datasets.
-    """
-    inputs, outputs = model.inputs[0], list(model.outputs)
-    if HEAD == "vote" and VOTE_LOSS > 0:
-        outputs.append(layers.Flatten()(model.get_layer("votes").output))
-    if FREEZE in ("some", "all") and INMEMORY and not AUGMENT and not DISTRIBUTE:
-        trained = [layer for layer in model.layers if layer.trainable]
-        needed = {id(map) for layer in trained for map in keras.tree.flatten(layer.input)}
-        outputs_of_frozen = [layer.output for layer in model.layers if not layer.trainable]
-        inputs = [map for map in outputs_of_frozen if id(map) in needed]
-        frozen = keras.Model(model.inputs, inputs)
-        for dataset in datasets:
-            maps = frozen.predict(dataset.photos, BATCH_SIZE, verbose=0)
-            dataset.photos = tuple(keras.tree.flatten(maps))  # one map or two
-    return keras.Model(inputs, layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0])
-
-
-def draw_curves(history):
-    """Draw loss and metrics of training and validation over the epochs into curves.png."""
-    names = ["loss", *(metric.__name__ for metric in METRICS)]
+def draw_curves(log):
+    """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
+    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
-        epochs = range(1, len(history[name]) + 1)
-        axes.plot(epochs, history[name], label="training")
-        axes.plot(epochs, history[f"val_{name}"], label="validation")
-        axes.set(xlabel="epoch", ylabel=name, yscale="log" if name == "loss" else "linear")
+        axes.plot(log["epoch"], log[name], ".-", label="training")
+        axes.plot(log["epoch"], log[f"val_{name}"], ".-", label="validation")
+        axes.set(xlabel="epoch", ylabel=name)
         axes.legend()
-        axes.grid(alpha=0.3)
-    write_whole(FOLDER / "curves.png", figure.savefig)
-
-
-def predict_boxes(model, photos):
-    """Return the boxes (n, 4) that the model finds in photos (n, IMAGE_SIZE, IMAGE_SIZE, 3)."""
-    return model(photos)[0]
-
-
-class Watcher(keras.callbacks.TensorBoard):
-    """Writes loss, metrics and learning rate for TensorBoard, and validation photos with boxes."""
-
-    def __init__(self, model, batch):
-        """Take the model and a batch of validation photos and targets."""
-        try:
-            import cv2  # noqa: F401, with which keras.visualization draws
-            import tensorboard  # noqa: F401
-            from tensorflow import summary  # whatever the backend is
-        except ImportError as error:
-            advice = "pip install tensorboard tensorflow; for libGL see README.md"
-            sys.exit(f"TENSORBOARD = True: {error}. Try: {advice}")
-        folder = FOLDER / "tensorboard" / time.strftime("%Y-%m-%d_%H-%M-%S")
-        super().__init__(folder)
-        self.whole_model, self.batch, self.write_image = model, batch, summary.image
-        self.writer = summary.create_file_writer(str(folder / "photos"))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the numbers, and every 5 epochs 12 photos, true boxes green, predicted ones red."""
-        super().on_epoch_end(epoch, logs)
-        if epoch % 5:
-            return
-        photos, targets = (np.resize(array, (12, *array.shape[1:])) for array in self.batch)
-        found = ops.convert_to_numpy(predict_boxes(self.whole_model, photos))
-        for boxes, colour in ((targets[:, :4], (0, 255, 0)), (found, (255, 0, 0))):
-            boxes = {"boxes": boxes[:, None], "labels": np.zeros((12, 1))}
-            photos = keras.visualization.draw_bounding_boxes(
-                photos, boxes, "center_xywh", color=colour, line_thickness=1
-            )
-        rows = np.concatenate(np.split(photos, 4), axis=2)  # 3 photos below each other
-        with self.writer.as_default():
-            self.write_image("validation", np.concatenate(rows)[None], step=epoch)
-
-
-def write_whole(file, write):
-    """Let `write` make a file, which takes its name when it is whole: no half file replaces one."""
-    new = file.with_name(f"new-{os.getpid()}-{file.name}")
-    try:
-        write(new)
-        os.replace(new, file)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-class Keeper(keras.callbacks.Callback):
-    """Keeps the best model, and after each epoch all that it takes to go on from there.
-
-    Keras's BackupAndRestore keeps weights and optimizer, but not what the other callbacks know, and
-    it can leave half a file.
-    """
-
-    def __init__(self, model, callbacks):
-        """Take the model to keep, of which a part may be trained, and the other callbacks."""
-        super().__init__()
-        self.whole_model, self.callbacks, self.file = model, callbacks, FOLDER / "training.npz"
-        kinds = (str, float, int, type(None))
-        constants = {n: v for n, v in globals().items() if n.isupper() and isinstance(v, kinds)}
-        checksums = [zlib.crc32((ROOT / name).read_bytes()) for name in (TRAIN_CSV, VALIDATION_CSV)]
-        self.run, self.epochs, self.values = f"{constants} {checksums}", [], []
-        for file in FOLDER.glob("new-[0-9]*-*"):  # of a training that was killed while it wrote
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > 3600:
-                    file.unlink()
-        self.older_models = [file.name for file in FOLDER.glob("model-*.keras")]
-        self.is_interrupted = False
-
-    def find_epochs(self):
-        """Return how many epochs an interrupted training with the same constants and CSVs did."""
-        if not RESUME or not self.file.exists():
-            return 0
-        try:
-            with np.load(self.file) as arrays:
-                run, (epochs, older) = arrays["run"].item(), json.loads(arrays["known"].item())
-                values = [arrays[f"arr_{index}"] for index in range(len(arrays) - 2)]
-        except Exception as error:  # a file that is not ours has errors of many kinds
-            sys.exit(f"{self.file} cannot be read ({type(error).__name__}): delete it.")
-        if run != self.run:
-            print("The interrupted training had other constants or CSVs: starting anew.")
-            return 0
-        print(f"Going on after epoch {len(epochs)}. RESUME = False starts anew.")
-        self.epochs, self.values, self.older_models = epochs, values, older
-        return len(epochs)
-
-    def variables(self):
-        """Return all that a step changes."""
-        return self.model.variables + self.model.optimizer.variables
-
-    def on_train_begin(self, logs=None):
-        """Go back to where the interrupted training was."""
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
-        for epoch, logs in enumerate(self.epochs):
-            for callback in self.callbacks:
-                callback.on_epoch_end(epoch, dict(logs))
-        for variable, value in zip(self.variables(), self.values):
-            variable.assign(value)
-        signal.signal(signal.SIGINT, self.interrupt)
-
-    def interrupt(self, *_):
-        """Stop at Ctrl-C: at once, or before the next batch if Keras swallows the exception."""
-        self.is_interrupted = True
-        raise KeyboardInterrupt
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Raise again what `keras.utils.pythonify_logs` swallows, mostly on JAX."""
-        if self.is_interrupted:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save the model, if it is the best so far, and the state of the training."""
-        best = max((logs[MONITOR] for logs in self.epochs), default=-math.inf)
-        self.epochs.append(logs)
-        if logs[MONITOR] > best:
-            file, old_file = self.name_model(logs[MONITOR]), self.name_model(best)
-            write_whole(file, self.whole_model.save)
-            if old_file != file:
-                old_file.unlink(missing_ok=True)
-        write_whole(FOLDER / "log.csv", self.write_log)
-        state = {"run": self.run, "known": json.dumps([self.epochs, self.older_models])}
-        values = map(ops.convert_to_numpy, self.variables())
-        write_whole(self.file, lambda file: np.savez(file, *values, **state))
-
-    def name_model(self, figure):
-        """Return a file with the figure in its name that is not the model of an older run."""
-        ends = ("", *(f"-{number}" for number in range(2, 1000)))
-        names = [f"model-{figure:.2f}{end}.keras" for end in ends]
-        return FOLDER / next(name for name in names if name not in self.older_models)
-
-    def write_log(self, file):
-        """Write a line of loss, metrics and learning rate for each epoch."""
-        with open(file, "w", newline="", encoding="utf-8") as csv_file:
-            writer = csv.DictWriter(csv_file, ["epoch", *sorted(self.epochs[0])])
-            writer.writeheader()
-            writer.writerows({"epoch": epoch, **logs} for epoch, logs in enumerate(self.epochs))
-
-    def on_train_end(self, logs=None):
-        """A training that has finished is not gone on with."""
-        self.file.unlink(missing_ok=True)
-
-
-# Keep a step's memory for the next one. By itself glibc gives it back, and to get it anew can take
-# Linux longer than the step itself. From malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX.
-with contextlib.suppress(AttributeError, TypeError):  # macOS and Windows have other allocators
-    for parameter, value in ((-4, 0), (-1, -1), (-8, 1)):
-        ctypes.CDLL(None).mallopt(parameter, value)
-
-
-def train(shares):
-    """Train, keep the best model and draw the curves, as the process that `shares` says."""
-    _, processes, process = shares
-    keras.utils.set_random_seed(SEED)
-    training = create_dataset(TRAIN_CSV, training=True, shares=shares)
-    validation = create_dataset(VALIDATION_CSV, shares=shares)
-    batch, model = validation[0], create_model()
-    part = create_trained_part(model, training, validation)
-    part.compile(create_optimizer(), loss, metrics=METRICS)
-    history = keras.callbacks.History()
-    callbacks = [
-        history,
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=PATIENCE),
-        create_schedule(),
-    ]
-    keeper = Keeper(model, callbacks)
-    start, epochs_before = time.time(), keeper.find_epochs() if processes == 1 else 0
-    for _ in range(epochs_before):
-        training.on_epoch_end()
-    writers = [keeper] if process == 0 else []
-    if TENSORBOARD and processes == 1:
-        writers.append(Watcher(model, batch))
-    try:
-        # Builds loss and metrics. Else TensorFlow traces the first step twice, and JAX and PyTorch
-        # take a batch of the first epoch for it, which shifts all others.
-        part.test_on_batch(*validation[0])
-        part.fit(
-            training,
-            validation_data=validation,
-            epochs=EPOCHS,
-            initial_epoch=epochs_before,
-            shuffle=False,  # PhotoDataset shuffles
-            callbacks=callbacks + writers,
-            verbose="auto" if process == 0 else 0,
-        )
-    except Exception as error:  # in which TensorFlow hides the OSError of a photo
-        broken = re.search(r"OSError: (.* cannot be read: .*)", f"OSError: {error}")
-        if broken is None:
-            raise
-        sys.exit(f"train_model.py: {broken[1]}. Run generate_dataset.py again.")
-    except KeyboardInterrupt:
-        print("\nInterrupted. With RESUME = True the same command goes on after the last epoch.")
-    if not history.epoch:
-        sys.exit("No model was saved: no epoch was finished.")
-    if not np.isfinite(history.history["loss"][-1]):
-        sys.exit("The loss is no number any more: try a smaller LEARNING_RATE.")
-    if process > 0:
-        return
-    draw_curves(history.history)
-    print(f"Epochs: {len(history.epoch)}, minutes: {(time.time() - start) / 60:.1f}. Next:")
-    print(f"python {FOLDER / 'evaluate_performance.py'}, which takes the highest {MONITOR} of all")
-    print("runs: delete the models of older ones, or set WEIGHTS_FILE. The model of this run:")
-    print(keeper.name_model(max(history.history[MONITOR])))
+    figure.savefig(FOLDER / "curves.png")
 
 
 def main():
-    """Train on one device or several. Ctrl-C ends the training early."""
-    check_constants()
-    scope, shares = distribute()
-    with scope:
-        train(shares)
+    """Train, keep the best model and draw the curves."""
+    keras.utils.set_random_seed(SEED)
+    training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
+    validation = PhotoDataset(*read_csv(VALIDATION_CSV))
+    photos, targets = training[0]
+    draw_batch(photos, targets["coords"])
+    model = create_model()
+    optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
+    model.compile(
+        optimizer,
+        loss={"coords": box_loss, "classes": focal_loss},
+        loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
+        metrics={"coords": [iou], "classes": ["accuracy"]},
+    )
+    # The learning rate rises slowly: large first steps push most channels of the last map below
+    # zero for good, since a ReLU has no gradient there.
+    cosine = keras.optimizers.schedules.CosineDecay(
+        0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
+    )
+
+    model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
+    is_resumed = RESUME and backup.exists()
+    best_loss = np.inf
+    if is_resumed:
+        best_loss = np.nanmin(np.genfromtxt(log_file, delimiter=",", names=True)["val_loss"])
+    else:
+        shutil.rmtree(backup, ignore_errors=True)
+        if model_file.exists():
+            written = time.localtime(model_file.stat().st_mtime)
+            model_file.rename(FOLDER / time.strftime("model_%Y-%m-%d_%H-%M-%S.keras", written))
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.EarlyStopping(patience=PATIENCE),
+        keras.callbacks.CSVLogger(log_file, append=is_resumed),
+        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best_loss),
+        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
+    ]
+    print("Ctrl-C stops the training. RESUME = True goes on after its last finished epoch.")
+    model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
+    draw_curves(np.genfromtxt(log_file, delimiter=",", names=True))
+    print(f"Next: python {FOLDER / 'evaluate_performance.py'}")
 
 
 if __name__ == "__main__":

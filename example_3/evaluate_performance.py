@@ -1,291 +1,176 @@
 """Example 3: see how well the trained network finds the cells that the object covers.
 
-    python example_3/evaluate_performance.py
+    python example_3/evaluate_performance.py    # after train_model.py
 
 Reads boxes back from the grid: cells above THRESHOLD that touch each other are an object, and the
-box around them is its box. The object with the highest sum of probabilities is the answer. Prints
-how well grids and boxes agree with the true ones, and draws them: a picture of each validation
-photo in predictions/, and the worst, middle and best of them in predictions.png. Red are the
-predicted boxes, the answer's line is thicker, and the cells; green is the truth.
+object with the highest sum of probabilities is the answer. Prints how well grids (dice) and boxes
+(IoU) agree with the true ones, and draws them: each validation photo in predictions/, and the
+worst, middle and best of them in predictions.png. Red are the cells and the boxes, the answer's
+line is thicker; green is the truth.
 """
 
+import glob
+import signal
 import sys
-from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-from keras import layers
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy import ndimage
 from tqdm import tqdm
 
 import train_model
-from train_model import FOLDER, ROOT, PhotoDataset, create_dataset, load_photo
+from train_model import FOLDER, ROOT, PhotoDataset, dice_coefficient, load_photo, read_csv, to_grid
 
-WEIGHTS_FILE = None  # None: this example's best model; or the path of one
-IMAGES = None  # None: the CSVs' photos; or a folder, a file or a pattern such as "holiday/*.jpg"
+WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another model
+IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
+DEBUG = False  # True prints each photo's IoU and shows each picture
 THRESHOLD = 0.5  # 0 to 1: a cell with a higher probability belongs to an object
-MIN_CELLS = 2  # 1 or more: what is smaller is no object
-MIRROR = True  # answers with the mean for a photo and its mirror image: better, half as fast
-DEBUG = False  # True prints each photo's IoU and shows each picture, where there is a display
+MIN_CELLS = 2  # what has fewer cells is no object
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
-def find_model_file():
-    """Return WEIGHTS_FILE or else the model file with the highest number in its name."""
-    if WEIGHTS_FILE is not None:
-        return ROOT / WEIGHTS_FILE
-    files = list(FOLDER.glob("model-*.keras"))
-    if not files:
-        sys.exit(f"No model in {FOLDER}: run train_model.py first.")
-    # Of those with the same number the newest: model-0.75-2.keras is newer than model-0.75.keras.
-    files.sort(key=lambda file: (file.stem.split("-")[1], file.stat().st_mtime))
-    newest = max(files, key=lambda file: file.stat().st_mtime)
-    if newest != files[-1]:
-        print(f"warning: {newest} is newer: to evaluate it, set WEIGHTS_FILE.", file=sys.stderr)
-    return files[-1]
-
-
 def load_model():
     """Load the model and make sure that it fits the constants of train_model.py."""
-    file = find_model_file()
-    if not file.is_file():
-        sys.exit(f"WEIGHTS_FILE = {WEIGHTS_FILE!r} does not exist, seen from {ROOT}.")
     try:
-        model = keras.models.load_model(file, compile=False)
+        model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
-        sys.exit(f"{file} is no Keras model that can be loaded ({type(error).__name__}).")
+        sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
     size = train_model.IMAGE_SIZE
-    cells = train_model.CELLS
-    if model.input_shape != (None, size, size, 3) or model.output_shape != (None, cells, cells):
-        sys.exit(
-            f"{file} was made for other constants: it takes {model.input_shape} and answers "
-            f"{model.output_shape}, IMAGE_SIZE is {size}, CELLS is {cells}. Train again, or set "
-            "WEIGHTS_FILE."
-        )
-    print(f"Model: {file}")
-    return add_mirror(model) if MIRROR else model
+    expected = (None, size, size, 3), (None, train_model.CELLS, train_model.CELLS)
+    shapes = model.input_shape, model.output_shape
+    if shapes != expected:
+        sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")
+    return model
 
 
-def add_mirror(model):
-    """Return a model that answers with the mean of its grids for a photo and its mirror image."""
-    photos = keras.Input(model.input_shape[1:])
-    mirrored = model(keras.ops.flip(photos, axis=2))
-    return keras.Model(photos, layers.Average()([model(photos), keras.ops.flip(mirrored, axis=2)]))
+def find_boxes(grid):
+    """Return the boxes of the objects in a grid (CELLS, CELLS): (objects, 4), the answer first."""
+    objects, _ = ndimage.label(grid > THRESHOLD)
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(objects), start=1):
+        is_object = objects == number
+        if is_object.sum() >= MIN_CELLS:
+            x, y = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
+            box = (x, y, columns.stop - columns.start, rows.stop - rows.start)
+            found.append((grid[is_object].sum(), box))
+    found.sort(reverse=True)
+    boxes = np.array([box for _, box in found]).reshape(-1, 4)
+    return boxes * train_model.IMAGE_SIZE / train_model.CELLS
 
 
-def find_boxes(grid, size):
-    """Return the boxes of the objects in a grid: (objects, 4), the answer first.
-
-    Args:
-        grid: (CELLS, CELLS), probabilities.
-        size: (2,), width and height of the photo in pixels.
-
-    Returns: corners in the photo's pixels, xmin, ymin, xmax, ymax.
-    """
-    objects, count = ndimage.label(grid > THRESHOLD)
-    numbers = np.arange(1, count + 1)
-    sums = ndimage.sum_labels(grid, objects, numbers)
-    cells = ndimage.sum_labels(grid > THRESHOLD, objects, numbers)
-    slices = ndimage.find_objects(objects)
-    order = [index for index in np.argsort(-sums) if cells[index] >= MIN_CELLS]
-    corners = [[x.start, y.start, x.stop, y.stop] for y, x in (slices[index] for index in order)]
-    return np.array(corners).reshape(-1, 4) * np.tile(size, 2) / train_model.CELLS
+def predict(model, csv_name):
+    """Return the dataset of a CSV, predicted grids (n, CELLS, CELLS), and dice and IoU (n,)."""
+    dataset = PhotoDataset(*read_csv(csv_name))
+    grids = model.predict(dataset)
+    dice = keras.ops.convert_to_numpy(dice_coefficient(to_grid(dataset.boxes), grids))
+    nothing = np.zeros((1, 4))
+    answers = np.stack([np.concatenate([find_boxes(grid), nothing])[0] for grid in grids])
+    pairs = dataset.boxes[:, None], answers[:, None].astype("float32")
+    ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")
+    return dataset, grids, dice, keras.ops.convert_to_numpy(ious)[:, 0, 0]
 
 
-def print_statistics(ious_by_name):
-    """Print a line of statistics for each array of IoUs."""
-    print(f"{'IoU':12} photos   mean  median  lowest  highest  above 0.5  above 0.75")
-    for name, ious in ious_by_name.items():
-        print(
-            f"{name:12} {len(ious):6} {ious.mean():6.3f} {np.median(ious):7.3f} {ious.min():7.3f} "
-            f"{ious.max():8.3f} {np.mean(ious > 0.5):10.1%} {np.mean(ious > 0.75):11.1%}"
-        )
+def print_statistics(name, dice, ious):
+    """Print statistics of dice coefficients and IoUs (n,)."""
+    above_half, above_three_quarters = np.mean(ious > 0.5), np.mean(ious > 0.75)
+    print(f"{len(ious)} {name} photos, IoU: mean {ious.mean():.3f}, median {np.median(ious):.3f},")
+    print(f"  above 0.5: {above_half:.1%}, above 0.75: {above_three_quarters:.1%}")
+    print(f"  dice: mean {dice.mean():.3f}, no object found in {np.sum(ious == 0)}")
 
 
-def draw_boxes(photo, predicted, grid, label, true=None):
-    """Draw the grid, the true box in green, the predicted ones in red, and a label, into a photo.
-
-    Args:
-        photo: a PIL image.
-        predicted: (objects, 4), corners in the photo's pixels, the answer first.
-        grid: (CELLS, CELLS), probabilities.
-        label: a string.
-        true: (4,), corners, or None.
-    """
-    opacity = Image.fromarray((80 * grid).astype("uint8")).resize(photo.size, Image.NEAREST)
-    photo.paste(RED, (0, 0), opacity)
-    draw = ImageDraw.Draw(photo)
-    line_width = max(2, max(photo.size) // 200)
-    if true is not None:
-        draw.rectangle(list(map(float, true)), outline=GREEN, width=line_width)
-    for box, width in list(zip(predicted, [2 * line_width] + [line_width] * len(predicted)))[::-1]:
-        draw.rectangle(list(map(float, box)), outline=RED, width=width)
-    font = ImageFont.load_default(max(12, max(photo.size) // 30))
-    draw.rectangle(draw.textbbox((4, 4), label, font), fill=(0, 0, 0))
-    draw.text((4, 4), label, (255, 255, 255), font)
+def to_corners(box, size):
+    """Turn a box (4,) of the network into xmin, ymin, xmax and ymax in a photo of `size`."""
+    (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
+    half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
+    corners = [x - half_width, y - half_height, x + half_width, y + half_height]
+    return np.clip(corners, 0, np.tile(size, 2)).tolist()
 
 
-def draw_contact_sheet(pictures, labels, order):
-    """Draw the worst, middle and best pictures into predictions.png, four of each.
-
-    Args:
-        pictures: n files.
-        labels: n strings.
-        order: (n,), their positions, the worst first.
-    """
-    middle = max(0, len(order) // 2 - 2)
-    rows = {"worst": order[:4], "middle": order[middle : middle + 4], "best": order[-4:][::-1]}
-    cell, line = 240, 18
-    sheet = Image.new("RGB", (4 * cell, line + 3 * (cell + 2 * line)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((6, 2), "Red: predicted box, green: true box.", "black", font)
-    for row, (name, chosen) in enumerate(rows.items()):
-        for column, index in enumerate(chosen):
-            left, top = column * cell, line + row * (cell + 2 * line)
-            title = f"{name}: {pictures[index].stem.partition('_')[2]}"
-            draw.text((left + 6, top + 2), title[:32], "black", font)
-            draw.text((left + 6, top + line), labels[index][:32], "black", font)
-            with Image.open(pictures[index]) as picture:
-                picture.thumbnail((cell - 8, cell - 8))
-                sheet.paste(picture, (left + 4, top + 2 * line))
-    train_model.write_whole(FOLDER / "predictions.png", sheet.save)
-
-
-def show(picture, title):
-    """Show a picture in a window until it is closed; do nothing without a display."""
-    if plt.get_backend().lower() != "agg":  # what matplotlib falls back to without a display
-        plt.figure(title)
-        plt.imshow(picture)
-        plt.axis("off")
-        plt.show()
-
-
-def draw_pictures(paths, predicted, grids, labels, true=None):
-    """Write a picture of each photo at its full size into predictions/; return their files.
-
-    Args:
-        paths: n photos.
-        predicted: n arrays (objects, 4), corners in each photo's pixels.
-        grids: (n, CELLS, CELLS), probabilities.
-        labels: n strings.
-        true: (n, 4), corners, or None.
-    """
+def draw_pictures(paths, grids, labels, true=None):
+    """Draw grids, their boxes, and labels into n photos; return the files in predictions/."""
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
-    old_files = set(folder.glob("[0-9][0-9][0-9][0-9]*_*.jpg"))  # of an earlier evaluation
+    for file in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
+        file.unlink()  # of an earlier evaluation
     files = []
-    for index, path in enumerate(tqdm(paths, "drawing", unit=" photos", leave=False)):
-        photo = load_photo(path)
-        truth = None if true is None else true[index]
-        draw_boxes(photo, predicted[index], grids[index], labels[index], truth)
-        files.append(folder / f"{index:04d}_{Path(path).stem[:100]}.jpg")
-        train_model.write_whole(files[-1], partial(photo.save, quality=95, subsampling=0))
+    for index, path in enumerate(tqdm(paths, "drawing", leave=False)):
+        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        opacity = Image.fromarray((80 * grids[index]).astype("uint8"))
+        photo.paste(RED, mask=opacity.resize(photo.size, Image.Resampling.NEAREST))
+        draw = ImageDraw.Draw(photo)
+        line_width = max(2, max(photo.size) // 200)
+        if true is not None:
+            draw.rectangle(to_corners(true[index], photo.size), outline=GREEN, width=line_width)
+        boxes = [to_corners(box, photo.size) for box in find_boxes(grids[index])]
+        for corners in boxes:
+            width = 2 * line_width if corners is boxes[0] else line_width
+            draw.rectangle(corners, outline=RED, width=width)
+        font = ImageFont.load_default(max(12, max(photo.size) // 16))
+        draw.text((4, 4), labels[index], "white", font, stroke_width=2, stroke_fill="black")
+        files.append(folder / f"{index:04d}_{path.stem[:100]}.jpg")
+        photo.save(files[-1], quality=95)
+        if DEBUG or IMAGES is not None:
+            tqdm.write(f"{path}: {labels[index]}, boxes {np.round(boxes).tolist()}")
         if DEBUG:
-            tqdm.write(f"{path}: {labels[index]}, {describe(predicted[index])}")
-            show(photo, path)
-    for file in old_files - set(files):
-        file.unlink()
+            photo.show()
     return files
 
 
-def describe(boxes):
-    """Return boxes (objects, 4) in words."""
-    words = "; ".join(
-        f"{x:.0f}, {y:.0f} to {x_end:.0f}, {y_end:.0f}" for x, y, x_end, y_end in boxes
-    )
-    return f"box from {words}" if words else "no object found"
-
-
-def predict_csv(model, csv_name):
-    """Return what is known of the photos of a CSV.
-
-    Returns:
-        paths: a list of n paths.
-        predicted: n arrays (objects, 4), corners in each photo's pixels, the answer first.
-        true: (n, 4), likewise.
-        grids: (n, CELLS, CELLS), probabilities.
-        cells: (n,), the share of cells that are right.
-        dices: (n,), the dice coefficients.
-        ious: (n,), of the answer; 0 where no object was found.
-    """
-    paths, sizes, corners, _ = train_model.read_csv(csv_name)
-    dataset = create_dataset(csv_name)
-    grids = model.predict(dataset, verbose=0)
-    to_numpy = keras.ops.convert_to_numpy
-    dices = to_numpy(train_model.dice_coefficient(dataset.targets, grids))
-    true_grids = to_numpy(train_model.to_grid(dataset.targets))
-    cells = np.mean((grids > THRESHOLD) == (true_grids > 0), axis=(1, 2))
-    predicted = [find_boxes(grid, size) for grid, size in zip(grids, sizes)]
-    answers = np.array([boxes[0] if len(boxes) else np.zeros(4) for boxes in predicted])
-    pairs = corners[:, None], answers[:, None].astype("float32")
-    ious = to_numpy(keras.utils.bounding_boxes.compute_iou(*pairs, "xyxy"))[:, 0, 0]
-    return paths, predicted, corners, grids, cells, dices, ious
-
-
-def evaluate_csvs(model):
-    """Print the statistics of both CSVs and draw the validation photos."""
-    *_, training_cells, training_dices, training_ious = predict_csv(model, train_model.TRAIN_CSV)
-    validation = predict_csv(model, train_model.VALIDATION_CSV)
-    paths, predicted, true, grids, cells, dices, ious = validation
-    print_statistics({"training": training_ious, "validation": ious})
-    print(f"Dice: training {training_dices.mean():.3f}, validation {dices.mean():.3f}")
-    print(f"Cells that are right: {training_cells.mean():.1%}, {cells.mean():.1%}")
-    empty = sum(len(boxes) == 0 for boxes in predicted)
-    print(f"Validation photos in which no object was found: {empty}")
-    labels = [
-        f"IoU {iou:.2f}" if len(boxes) else "nothing found" for iou, boxes in zip(ious, predicted)
-    ]
-    pictures = draw_pictures(paths, predicted, grids, labels, true)
-    draw_contact_sheet(pictures, labels, np.argsort(ious, kind="stable"))
-    print(f"Pictures: {FOLDER / 'predictions.png'} and {FOLDER / 'predictions'}")
+def draw_contact_sheet(pictures):
+    """Draw the worst, middle and best of the pictures, worst first, into predictions.png."""
+    middle = max(0, len(pictures) // 2 - 2)
+    rows = (pictures[:4], pictures[middle : middle + 4], pictures[:-5:-1])
+    sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
+    for row, files in enumerate(rows):
+        for column, file in enumerate(files):
+            with Image.open(file) as picture:
+                sheet.paste(ImageOps.contain(picture, (236, 236)), (column * 240, row * 240))
+    sheet.save(FOLDER / "predictions.png")
 
 
 def list_photos():
-    """Return the paths and the sizes (n, 2) in pixels of the photos that IMAGES names."""
+    """Return the paths of the photos that IMAGES names."""
     folder = ROOT / IMAGES
-    pattern = (folder, "*") if folder.is_dir() else (ROOT, IMAGES)
-    paths, sizes = [], []
-    for file in [folder] if folder.is_file() else sorted(pattern[0].glob(pattern[1])):
+    files = sorted(folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(folder))))
+    paths = []
+    for path in files:
         try:
-            sizes.append(load_photo(file).size)
-            paths.append(file)
+            load_photo(path)
+            paths.append(path)
         except OSError as error:
-            print(f"skipped {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
     if not paths:
         sys.exit(f"IMAGES = {IMAGES!r} names no photo, seen from {ROOT}.")
-    return paths, np.array(sizes)
-
-
-def evaluate_images(model):
-    """Predict and draw the boxes of the photos that IMAGES names."""
-    paths, sizes = list_photos()
-    grids = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))), verbose=0)
-    predicted = [find_boxes(grid, size) for grid, size in zip(grids, sizes)]
-    for path, boxes in zip(paths, predicted):
-        print(f"{path}: {describe(boxes)}")
-    draw_pictures(paths, predicted, grids, [f"{len(boxes)} found" for boxes in predicted])
-    print(f"Pictures: {FOLDER / 'predictions'}")
+    return paths
 
 
 def main():
-    """Evaluate the photos of the CSVs, or those that IMAGES names."""
-    train_model.check_constants()
-    if not (isinstance(THRESHOLD, (int, float)) and 0 <= THRESHOLD < 1):
-        sys.exit(f"evaluate_performance.py: THRESHOLD = {THRESHOLD!r} must be from 0 to below 1.")
-    if not (isinstance(MIN_CELLS, int) and MIN_CELLS >= 1):
-        sys.exit(f"evaluate_performance.py: MIN_CELLS = {MIN_CELLS!r} must be a number from 1.")
+    """Evaluate the photos of the CSVs, or find the object in those that IMAGES names."""
     model = load_model()
-    if IMAGES is None:
-        evaluate_csvs(model)
+    if IMAGES is not None:
+        paths = list_photos()
+        grids = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
+        draw_pictures(paths, grids, [path.name for path in paths])
     else:
-        evaluate_images(model)
+        *_, dice, ious = predict(model, train_model.TRAIN_CSV)
+        print_statistics("training", dice, ious)
+        dataset, grids, dice, ious = predict(model, train_model.VALIDATION_CSV)
+        print_statistics("validation", dice, ious)
+        labels = [f"IoU {iou:.2f}" for iou in ious]
+        pictures = draw_pictures(dataset.paths, grids, labels, dataset.boxes)
+        draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
+        print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
+    print(f"Pictures: {FOLDER / 'predictions'}")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # consoles that cannot print a photo's name
     try:
         main()
     except OSError as error:
