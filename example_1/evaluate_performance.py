@@ -44,18 +44,14 @@ def load_model():
     return model
 
 
-def predict(model, csv_name):
-    """Return the dataset of a CSV, the predicted boxes (n, 4), and their IoUs (n,)."""
+def evaluate(model, csv_name):
+    """Print how good the boxes of a CSV's n photos are; return dataset, boxes (n, 4), IoUs (n,)."""
     dataset = PhotoDataset(*read_csv(csv_name))
     boxes = model.predict(dataset)
-    return dataset, boxes, keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
-
-
-def print_statistics(name, ious):
-    """Print statistics of IoUs (n,)."""
-    above_half, above_three_quarters = np.mean(ious > 0.5), np.mean(ious > 0.75)
-    print(f"{len(ious)} {name} photos, IoU: mean {ious.mean():.3f}, median {np.median(ious):.3f},")
-    print(f"  above 0.5: {above_half:.1%}, above 0.75: {above_three_quarters:.1%}")
+    ious = keras.ops.convert_to_numpy(iou(dataset.boxes, boxes))
+    print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
+    print(f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}")
+    return dataset, boxes, ious
 
 
 def to_corners(box, size):
@@ -128,11 +124,9 @@ def main():
         boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
         draw_pictures(paths, boxes, [path.name for path in paths])
     else:
-        *_, ious = predict(model, train_model.TRAIN_CSV)
-        print_statistics("training", ious)
-        dataset, boxes, ious = predict(model, train_model.VALIDATION_CSV)
-        print_statistics("validation", ious)
-        labels = [f"IoU {iou:.2f}" for iou in ious]
+        evaluate(model, train_model.TRAIN_CSV)
+        dataset, boxes, ious = evaluate(model, train_model.VALIDATION_CSV)
+        labels = [f"IoU {value:.2f}" for value in ious]
         pictures = draw_pictures(dataset.paths, boxes, labels, dataset.boxes)
         draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
         print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")

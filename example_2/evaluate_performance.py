@@ -2,10 +2,8 @@
 
     python example_2/evaluate_performance.py    # after train_model.py
 
-Prints the intersection over union (IoU) of the predicted and the true boxes and how many classes
-are right, and draws the boxes: each validation photo in predictions/, and the worst (wrong classes
-first), middle and best of them in predictions.png. Red is the prediction, green the truth.
-confusion.png shows which class is taken for which.
+Prints the IoU of the predicted and the true boxes and how many classes are right, and draws both as
+example 1 does, but wrong classes first. confusion.png shows which class is taken for which.
 """
 
 import csv
@@ -48,19 +46,14 @@ def load_model():
     return model
 
 
-def predict(model, csv_name):
-    """Return the dataset of a CSV, the network's two answers, and the IoUs (n,) of its boxes."""
+def evaluate(model, csv_name):
+    """Print how good the boxes of a CSV's n photos are; return dataset, answers, IoUs (n,)."""
     dataset = PhotoDataset(*read_csv(csv_name))
     answers = model.predict(dataset)
     ious = keras.ops.convert_to_numpy(iou(dataset.boxes, answers["coords"]))
+    print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
+    print(f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}")
     return dataset, answers, ious
-
-
-def print_statistics(name, ious):
-    """Print statistics of IoUs (n,)."""
-    above_half, above_three_quarters = np.mean(ious > 0.5), np.mean(ious > 0.75)
-    print(f"{len(ious)} {name} photos, IoU: mean {ious.mean():.3f}, median {np.median(ious):.3f},")
-    print(f"  above 0.5: {above_half:.1%}, above 0.75: {above_three_quarters:.1%}")
 
 
 def to_labels(probabilities, names):
@@ -164,10 +157,8 @@ def main():
         answers = model.predict(PhotoDataset(paths, nothing, nothing))
         draw_pictures(paths, answers["coords"], to_labels(answers["classes"], names))
     else:
-        *_, ious = predict(model, train_model.TRAIN_CSV)
-        print_statistics("training", ious)
-        dataset, answers, ious = predict(model, train_model.VALIDATION_CSV)
-        print_statistics("validation", ious)
+        evaluate(model, train_model.TRAIN_CSV)
+        dataset, answers, ious = evaluate(model, train_model.VALIDATION_CSV)
         true, predicted = dataset.classes.argmax(axis=1), answers["classes"].argmax(axis=1)
         print_classes(true, predicted, names)
         labels = [

@@ -64,24 +64,20 @@ def find_boxes(grid):
     return boxes * train_model.IMAGE_SIZE / train_model.CELLS
 
 
-def predict(model, csv_name):
-    """Return the dataset of a CSV, predicted grids (n, CELLS, CELLS), and dice and IoU (n,)."""
+def evaluate(model, csv_name):
+    """Print how good the grids of a CSV's n photos are; return dataset, grids, and IoUs (n,)."""
     dataset = PhotoDataset(*read_csv(csv_name))
     grids = model.predict(dataset)
     dice = keras.ops.convert_to_numpy(dice_coefficient(to_grid(dataset.boxes), grids))
-    nothing = np.zeros((1, 4))
-    answers = np.stack([np.concatenate([find_boxes(grid), nothing])[0] for grid in grids])
-    pairs = dataset.boxes[:, None], answers[:, None].astype("float32")
+    found = [find_boxes(grid) for grid in grids]
+    answers = [boxes[0] if len(boxes) else np.zeros(4) for boxes in found]
+    pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]
     ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")
-    return dataset, grids, dice, keras.ops.convert_to_numpy(ious)[:, 0, 0]
-
-
-def print_statistics(name, dice, ious):
-    """Print statistics of dice coefficients and IoUs (n,)."""
-    above_half, above_three_quarters = np.mean(ious > 0.5), np.mean(ious > 0.75)
-    print(f"{len(ious)} {name} photos, IoU: mean {ious.mean():.3f}, median {np.median(ious):.3f},")
-    print(f"  above 0.5: {above_half:.1%}, above 0.75: {above_three_quarters:.1%}")
-    print(f"  dice: mean {dice.mean():.3f}, no object found in {np.sum(ious == 0)}")
+    ious = keras.ops.convert_to_numpy(ious)[:, 0, 0]
+    print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
+    print(f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}")
+    print(f"  dice {dice.mean():.3f}, nothing found in {sum(len(boxes) == 0 for boxes in found)}")
+    return dataset, grids, ious
 
 
 def to_corners(box, size):
@@ -158,11 +154,9 @@ def main():
         grids = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
         draw_pictures(paths, grids, [path.name for path in paths])
     else:
-        *_, dice, ious = predict(model, train_model.TRAIN_CSV)
-        print_statistics("training", dice, ious)
-        dataset, grids, dice, ious = predict(model, train_model.VALIDATION_CSV)
-        print_statistics("validation", dice, ious)
-        labels = [f"IoU {iou:.2f}" for iou in ious]
+        evaluate(model, train_model.TRAIN_CSV)
+        dataset, grids, ious = evaluate(model, train_model.VALIDATION_CSV)
+        labels = [f"IoU {value:.2f}" for value in ious]
         pictures = draw_pictures(dataset.paths, grids, labels, dataset.boxes)
         draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
         print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")

@@ -2,10 +2,9 @@
 
     python example_3/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network answers with no coordinates but with a grid of CELLS x CELLS probabilities that the
-object's box covers a cell. Features of several strides are brought together, the coarse ones, which
-know what is there, and the fine ones, which know where it is. The loss asks for cells that are
-right, and for a grid that overlaps with the true one:
+The network answers with a grid of CELLS x CELLS probabilities that the object covers a cell. Skip
+connections bring coarse features, which know what is there, and fine ones, which know where it is,
+together. The loss asks for cells that are right, and for grids that overlap:
 
     loss = binary cross-entropy - log(dice),  dice = 2 sum(p_hat p) / (sum(p_hat) + sum(p))
 """
@@ -153,8 +152,8 @@ def draw_batch(photos, grids):
     sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
     for i, grid in enumerate(grids):
         photo = Image.fromarray(photos[i])
-        opacity = Image.fromarray((100 * grid).astype("uint8")).resize(photo.size, Image.NEAREST)
-        photo.paste((0, 255, 0), mask=opacity)
+        opacity = Image.fromarray((100 * grid).astype("uint8"))
+        photo.paste((0, 255, 0), mask=opacity.resize(photo.size, Image.Resampling.NEAREST))
         sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
     sheet.save(FOLDER / "batch.jpg")
 
@@ -165,8 +164,7 @@ def draw_batch(photos, grids):
 def create_model():
     """Return MobileNetV2 (M. Sandler et al., CVPR 2018) as a U-Net (O. Ronneberger et al., 2015).
 
-    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: (batch, CELLS, CELLS),
-    probabilities.
+    Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB, 0 to 255. Output: (batch, CELLS, CELLS), 0 to 1.
     """
     photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
     backbone = MobileNetV2(
@@ -198,10 +196,7 @@ def create_model():
 
 
 def dice_coefficient(y_true, y_pred):
-    """Return how much grids (batch, CELLS, CELLS) overlap: (batch,), 0 to 1.
-
-    For probabilities: F. Milletari et al., V-Net, 3DV 2016.
-    """
+    """Return how much grids (batch, CELLS, CELLS) overlap (F. Milletari et al., V-Net, 2016)."""
     both = ops.sum(y_true * y_pred, axis=(1, 2))
     total = ops.sum(y_true + y_pred, axis=(1, 2))
     return 2 * both / ops.maximum(total, keras.config.epsilon())
