@@ -80,7 +80,8 @@ def print_classes(true, predicted, names):
         return  # too many to look at
     numbers = range(len(names))
     print(classification_report(true, predicted, labels=numbers, target_names=names))
-    display = ConfusionMatrixDisplay(confusion_matrix(true, predicted, labels=numbers), names)
+    matrix = confusion_matrix(true, predicted, labels=numbers)
+    display = ConfusionMatrixDisplay(matrix, display_labels=names)
     figure = Figure(figsize=(4 + len(names) / 3, 4 + len(names) / 3), layout="constrained")
     display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)
     figure.savefig(FOLDER / "confusion.png")
