@@ -42,7 +42,7 @@ AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
-PATIENCE = 100  # epochs without a lower validation loss after which training stops
+PATIENCE = 100  # epochs without a better model after which training stops
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
@@ -78,7 +78,7 @@ def read_csv(name):
 def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    formats = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # PostScript starts a program
+    formats = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # PostScript starts a program
     try:
         with Image.open(path, formats=formats) as photo:
             photo.draft("RGB", size)  # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size
@@ -251,20 +251,21 @@ def main():
 
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
     is_resumed = RESUME and backup.exists()
-    best_loss = np.inf
+    best = 0
     if is_resumed:
-        best_loss = np.nanmin(np.genfromtxt(log_file, delimiter=",", names=True)["val_loss"])
+        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)["val_iou"])
     else:
         shutil.rmtree(backup, ignore_errors=True)
         if model_file.exists():
             written = time.localtime(model_file.stat().st_mtime)
             model_file.rename(FOLDER / time.strftime("model_%Y-%m-%d_%H-%M-%S.keras", written))
+    choice = {"monitor": "val_iou", "mode": "max"}
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(patience=PATIENCE),
+        keras.callbacks.EarlyStopping(patience=PATIENCE, **choice),
         keras.callbacks.CSVLogger(log_file, append=is_resumed),
-        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best_loss),
+        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **choice),
         keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
     ]
     print("Ctrl-C stops the training. RESUME = True goes on after its last finished epoch.")
