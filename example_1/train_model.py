@@ -169,7 +169,8 @@ def create_model():
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization) and WEIGHTS is not None:
             layer.trainable = False  # inference mode: a few hundred steps find no better averages
-    features = backbone.output
+    # The last map before the last ReLU: there, large steps can push a channel below zero for good.
+    features = backbone.get_layer("block_16_project_BN").output
     # An empty box has no gradient, so the first answer is the middle of the photo.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
@@ -243,8 +244,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    # The learning rate rises slowly: large first steps push most channels of the last map below
-    # zero for good, since a ReLU has no gradient there.
+    # The learning rate rises slowly: large first steps undo what ImageNet has taught.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

@@ -187,6 +187,7 @@ def create_model():
         features = layers.UpSampling2D(interpolation="bilinear")(features)
         finer = layers.Conv2D(64, 1, activation="relu6")(maps[features.shape[1]])
         features = layers.Concatenate()([features, finer])
+        features = layers.BatchNormalization(momentum=0.9)(features)
         features = layers.SeparableConv2D(128, 3, padding="same", activation="relu6")(features)
     cells = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(features)
     return keras.Model(photos, layers.Reshape((CELLS, CELLS), name="cells")(cells))
@@ -243,8 +244,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # The learning rate rises slowly: large first steps push most channels of the last map below
-    # zero for good, since a ReLU has no gradient there.
+    # The learning rate rises slowly: large first steps undo what ImageNet has taught.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
