@@ -289,14 +289,14 @@ def main():
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.EarlyStopping(patience=PATIENCE, **choice),
-        keras.callbacks.CSVLogger(log_file, append=is_resumed),
         SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **choice),
         keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
+        keras.callbacks.CSVLogger(log_file, append=is_resumed),
     ]
     print("Ctrl-C stops the training. RESUME = True goes on after its last finished epoch.")
     model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
     draw_curves(np.genfromtxt(log_file, delimiter=",", names=True))
-    print(f"Next: python {FOLDER / 'evaluate_performance.py'}")
+    print(f"Next: python {FOLDER.name}/evaluate_performance.py")
 
 
 if __name__ == "__main__":
