@@ -1,5 +1,7 @@
-"""What the tests share: a temporary copy of the scripts, with drawn pets beside them."""
+"""What the tests share: temporary copies of the scripts with drawn pets, and short trainings."""
 
+import contextlib
+import functools
 import importlib
 import re
 import shutil
@@ -13,6 +15,16 @@ from keras import layers
 import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHORT = {  # constants for trainings of seconds, from random weights
+    "WEIGHTS": None,
+    "ALPHA": 0.35,
+    "IMAGE_SIZE": 96,
+    "FROZEN_LAYERS": 0,
+    "EPOCHS": 2,
+    "BATCH_SIZE": 8,
+    "CLASSES": 3,  # of example 2
+    "CELLS": 12,  # of example 3
+}
 
 
 def to_numpy(tensor):
@@ -33,21 +45,71 @@ def create_small_model(image_size=96):
     """Return a model that trains in no time: four numbers from the mean colour of the photo."""
     photos = keras.Input((image_size, image_size, 3))
     pooled = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(photos))
-    return keras.Model(photos, layers.Dense(4)(pooled))
+    return keras.Model(photos, layers.Dense(4, bias_initializer="ones")(pooled))
 
 
 def create_short_backbone(input_tensor, **options):
     """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
     features = input_tensor
-    for filters in (16, 24, 32, 64, 96):
+    for filters, name in (
+        (16, None),
+        (24, None),
+        (32, None),
+        (64, None),
+        (96, "block_16_project_BN"),
+    ):
         features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
         features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
-        features = layers.ReLU(6.0)(layers.BatchNormalization()(features))
+        features = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.8)(features))
         residual = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
-        residual = layers.ReLU(6.0)(layers.BatchNormalization()(residual))
-        residual = layers.Conv2D(filters, 1, use_bias=False)(residual)
-        features = layers.Add()([features, layers.BatchNormalization()(residual)])
+        residual = layers.BatchNormalization(momentum=0.8, name=name)(residual)
+        features = layers.Add()([features, residual])
     return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
+
+
+def set_constants(script, **constants):
+    """Give an imported script those of these constants that it has."""
+    for name, value in constants.items():
+        if hasattr(script, name):
+            setattr(script, name, value)
+
+
+def edit(script, **constants):
+    """Write constants into a script, as a user does, and the short backbone into train_model.py."""
+    text = script.read_text(encoding="utf-8")
+    for name, value in constants.items():
+        line = f"{name} = {value!r}"
+        text, count = re.subn(rf"^{name} = .*", lambda _, line=line: line, text, flags=re.MULTILINE)
+        assert count == 1, name
+    text = text.replace(
+        "mobilenet_v2 import MobileNetV2, preprocess_input",
+        "mobilenet_v2 import preprocess_input\n"
+        "from conftest import create_short_backbone as MobileNetV2",
+    )
+    script.write_text(text, encoding="utf-8")
+
+
+def copy_scripts(folder):
+    """Copy the scripts of the repository into a folder."""
+    shutil.copy(REPOSITORY / "generate_dataset.py", folder)
+    for script in REPOSITORY.glob("example_*/*.py"):
+        (folder / script.parent.name).mkdir(exist_ok=True)
+        shutil.copy(script, folder / script.parent.name)
+
+
+def import_script(project, script, monkeypatch):
+    """Import a script of `project` anew, by its path without `.py`."""
+    folder, _, name = script.rpartition("/")
+    monkeypatch.syspath_prepend(project / folder)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+def import_example(project, example, monkeypatch):
+    """Import an example's two scripts anew, set for a short training."""
+    train_model = import_script(project, f"{example}/train_model", monkeypatch)
+    set_constants(train_model, **SHORT)
+    return train_model, import_script(project, f"{example}/evaluate_performance", monkeypatch)
 
 
 def pytest_collection_modifyitems(items):
@@ -55,52 +117,44 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.name != "test_every_block_of_commands_runs")
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """Return a folder with the scripts, 30 drawn pets of three breeds, their XMLs and CSVs."""
+    folder = tmp_path_factory.mktemp("Zoë's [pets]")
+    copy_scripts(folder)
+    draw_pets.draw_dataset(folder, 30)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        import_script(folder, "generate_dataset", monkeypatch).main()
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path):
     """Return a folder with a copy of the scripts and no photos."""
-    shutil.copy(REPOSITORY / "generate_dataset.py", tmp_path)
-    for example in REPOSITORY.glob("example_*"):
-        (tmp_path / example.name).mkdir()
-        for script in example.glob("*.py"):
-            shutil.copy(script, tmp_path / example.name)
+    copy_scripts(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def short_backbone(project, monkeypatch):
-    """Let the copied scripts import few blocks instead of MobileNetV2: TensorFlow traces them soon.
-
-    Use it before train_model: @pytest.mark.usefixtures("short_backbone").
-    """
-    for script in project.glob("example_*/train_model.py"):
-        text, count = re.subn(
-            "from keras.applications import MobileNetV2 as Backbone",
-            "from conftest import create_short_backbone as Backbone",
-            script.read_text(),
-        )
-        assert count == 1
-        script.write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))  # for processes
+def pets(project, drawn):
+    """Return `project` with the drawn pets and their XMLs."""
+    for folder in ("images", "annotations"):
+        shutil.copytree(drawn / folder, project / folder)
+    return project
 
 
 @pytest.fixture
-def pets(project):
-    """Return `project` with 30 drawn pets of three breeds and their XMLs."""
-    draw_pets.draw_dataset(project, 30)
-    return project
+def csvs(pets, drawn):
+    """Return `project` with drawn pets and their CSVs."""
+    for file in drawn.glob("*.csv"):
+        shutil.copy(file, pets)
+    return pets
 
 
 @pytest.fixture
 def load_script(project, monkeypatch):
     """Return a function that imports a script of `project` anew, by its path without `.py`."""
-
-    def load(script):
-        folder, _, name = script.rpartition("/")
-        monkeypatch.syspath_prepend(project / folder)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return load
+    return functools.partial(import_script, project, monkeypatch=monkeypatch)
 
 
 @pytest.fixture
@@ -121,8 +175,7 @@ def example():
 def train_model(load_script, example):
     """Return the imported copy of an example's train_model.py, set for a short run."""
     module = load_script(f"{example}/train_model")
-    module.WEIGHTS, module.ALPHA, module.FREEZE = None, 0.35, "none"
-    module.EPOCHS, module.BATCH_SIZE = 2, 8
+    set_constants(module, **SHORT)
     return module
 
 
@@ -132,8 +185,26 @@ def evaluate_performance(train_model, load_script, example):
     return load_script(f"{example}/evaluate_performance")
 
 
+@pytest.fixture(scope="session")
+def train(drawn):
+    """Return a function that trains and evaluates an example in `drawn`, once; it takes seconds."""
+
+    @functools.cache
+    def train(example):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            train_model, evaluate_performance = import_example(drawn, example, monkeypatch)
+            train_model.MobileNetV2 = create_short_backbone
+            train_model.EPOCHS, train_model.LEARNING_RATE, train_model.AUGMENT = 16, 3e-3, False
+            train_model.main()
+            printed = drawn / example / "printed.txt"
+            with open(printed, "w") as file, contextlib.redirect_stdout(file):
+                evaluate_performance.main()
+
+    return train
+
+
 @pytest.fixture
-def csvs(pets, generate_dataset):
-    """Return `project` with drawn pets and their CSVs."""
-    generate_dataset.main()
-    return pets
+def trained(train, drawn, example, monkeypatch):
+    """Return an example's two scripts, in a folder where they were trained and evaluated."""
+    train(example)
+    return import_example(drawn, example, monkeypatch)

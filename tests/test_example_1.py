@@ -1,554 +1,452 @@
-"""Example 1: its numbers against other formulas, its files and pictures, users' mistakes."""
+"""Example 1: boxes, losses and photos against independent formulas; training and its pictures."""
 
 import csv
-import platform
 import re
-import resource
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from shapely.geometry import box as rectangle
 
-import draw_pets
-from conftest import create_short_backbone, create_small_model, message_of
+from conftest import create_short_backbone, create_small_model, message_of, to_numpy
 
+pytestmark = pytest.mark.xdist_group("example_1")
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
+GREEN, RED = np.array([0, 255, 0]), np.array([255, 0, 0])
 
 
-def corners_of(boxes):
-    """Return corners of boxes given as centre and size, written apart from the scripts."""
-    return [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in boxes]
+def to_rectangle(box):
+    """Return a shapely rectangle of a box given as centre, width and height."""
+    x, y, width, height = map(float, box)
+    width, height = max(width, 0), max(height, 0)
+    return rectangle(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def iou_of(train_model, true, predicted):
-    """Return the script's IoU as a NumPy array."""
-    true, predicted = np.array(true, "float32"), np.array(predicted, "float32")
-    return keras.ops.convert_to_numpy(train_model.iou(true, predicted))
+def iou_of(one, other):
+    """Return the IoU of two boxes, by shapely."""
+    one, other = to_rectangle(one), to_rectangle(other)
+    return one.intersection(other).area / one.union(other).area
 
 
-def save_model(train_model, name="model-0.50.keras", **constants):
-    """Save an untrained model as training would, and return its file."""
-    for constant, value in constants.items():
-        setattr(train_model, constant, value)
-    train_model.Backbone = create_short_backbone  # which TensorFlow traces sooner
-    model = train_model.create_model()
-    model.save(train_model.FOLDER / name)
-    return train_model.FOLDER / name
+def has_line(pixels, colour):
+    """Return which pixels of a JPEG are nearly of a colour."""
+    return np.abs(pixels.astype(int) - colour).max(axis=-1) < 90
 
 
-# The metric
+# Numbers
 
 
-def test_iou_is_that_of_shapely(train_model):
+def test_iou_and_loss_are_those_of_shapely(train_model):
     random = np.random.default_rng(0)
-    true = random.uniform((20, 20, 5, 5), (80, 80, 60, 60), (200, 4))
-    predicted = true + random.normal(0, 12, true.shape)
-    predicted[:, 2:] = np.abs(predicted[:, 2:])
-    expected = []
-    for a, b in zip(corners_of(true), corners_of(predicted)):
-        a, b = rectangle(*a), rectangle(*b)
-        expected.append(a.intersection(b).area / a.union(b).area)
-    assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(iou_of(train_model, true, predicted), expected, atol=1e-5)
+    true = random.uniform((20, 20, 5, 5), (80, 80, 60, 60), (200, 4)).astype("float32")
+    predicted = (true + random.normal(0, 15, true.shape)).astype("float32")
+    assert (predicted[:, 2:] < 0).any()  # has no area, as its rectangle
+    ious, losses = [], []
+    for one, other in zip(true, predicted):
+        union = to_rectangle(one).union(to_rectangle(other))
+        around = rectangle(*union.bounds).area
+        giou = iou_of(one, other) - (around - union.area) / around
+        ious.append(iou_of(one, other))
+        losses.append(1 - giou + np.abs(one - other).sum() / 96)
+    assert np.ptp(ious) > 0.5
+    np.testing.assert_allclose(to_numpy(train_model.iou(true, predicted)), ious, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(train_model.box_loss(true, predicted)), losses, rtol=1e-4)
 
 
-def test_iou_is_that_of_keras(train_model):
-    random = np.random.default_rng(1)
-    true = random.uniform(10, 60, (50, 4)).astype("float32")
-    predicted = random.uniform(10, 60, (50, 4)).astype("float32")
-    pairs = keras.utils.bounding_boxes.compute_iou(true, predicted, "center_xywh")
-    expected = np.diag(keras.ops.convert_to_numpy(pairs))
-    np.testing.assert_allclose(iou_of(train_model, true, predicted), expected, atol=1e-5)
+def test_losses_and_gradients_are_numbers_for_any_box(train_model):
+    sizes, places = (-20, 0, 1e-30, 1, 96, 1e6), (-1e6, -1, 0, 48, 96, 1e6)
+    predicted = np.array([(x, 48, size, 20) for x in places for size in sizes], "float32")
+    for true in ((48, 48, 0, 0), (48, 40, 30, 20), (48, 48, 96, 96)):
+        true, boxes = np.tile(np.float32(true), (len(predicted), 1)), tf.constant(predicted)
+        with tf.GradientTape() as tape:
+            tape.watch(boxes)
+            loss = train_model.box_loss(true, boxes)
+        assert np.isfinite(loss).all() and np.isfinite(tape.gradient(loss, boxes)).all()
+        ious = to_numpy(train_model.iou(true, predicted))
+        assert ious.min() >= 0 and ious.max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("true", "predicted", "expected"),
-    [
-        ((50, 50, 20, 20), (50, 50, 20, 20), 1),
-        ((50, 50, 20, 20), (80, 80, 20, 20), 0),
-        ((50, 50, 20, 20), (70, 50, 20, 20), 0),
-        ((50, 50, 20, 20), (60, 50, 20, 20), 1 / 3),
-        ((50, 50, 20, 20), (50, 50, 10, 10), 1 / 4),
-        ((50, 50, 20, 20), (50, 50, -20, -20), 0),
-        ((50, 50, 20, 20), (50, 50, 20, -20), 0),
-        ((50, 50, 20, 20), (50, 50, 0, 0), 0),
-        ((50, 50, 20, 20), (1e6, -1e6, 1e6, 1e6), 0),
-        ((0.3, 0.3, 0.1, 0.1), (0.3, 0.3, 0.1, 0.1), 1),
-    ],
-)
-def test_iou_of_boxes_known_by_hand(train_model, true, predicted, expected):
-    assert iou_of(train_model, [true], [predicted]) == pytest.approx([expected], abs=1e-5)
+def test_boxes_of_a_csv_are_centre_and_size_in_the_resized_photo(project, train_model):
+    rows = f"a.jpg,600,400,333,72,425,158,cat,0\n{project}/b.jpg,96,96,0,0,96,96,cat,0\n"
+    (project / "train.csv").write_text(f"{COLUMNS}\n{rows}", encoding="utf-8-sig")  # as Excel
+    paths, boxes = train_model.read_csv("train.csv")
+    assert paths == [project / "a.jpg", project / "b.jpg"]
+    expected = [[379 * 0.16, 115 * 0.24, 92 * 0.16, 86 * 0.24], [48, 48, 96, 96]]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-6)
 
 
-def test_iou_stays_between_0_and_1_for_any_numbers(train_model):
-    random = np.random.default_rng(2)
-    scale = 10.0 ** random.integers(-3, 7, (2000, 1))
-    values = iou_of(train_model, *(random.normal(0, 1, (2, 2000, 4)) * scale))
-    assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
+# Photos
 
 
-# Boxes and batches
-
-
-def test_boxes_go_to_the_network_and_back(train_model):
-    sizes = np.array([[600, 400], [96, 96]], "float32")
-    corners = np.array([[333, 72, 425, 158], [0, 0, 96, 96]], "float32")
-    boxes = train_model.to_boxes(corners, sizes)
-    np.testing.assert_allclose(boxes[0], [379 * 0.16, 115 * 0.24, 92 * 0.16, 86 * 0.24], rtol=1e-6)
-    np.testing.assert_allclose(boxes[1], [48, 48, 96, 96])
-    np.testing.assert_allclose(train_model.to_corners(boxes, sizes), corners, atol=1e-3)
-
-
-def test_corners_stay_in_the_photo_and_in_order(train_model):
-    boxes = np.array([[500, 500, 10, 10], [48, 48, 300, 300], [48, 48, -9, -9], [-50, 3, 1, 1]])
-    corners = train_model.to_corners(boxes, np.full((4, 2), 200))
-    assert corners.min() >= 0 and corners.max() <= 200
-    assert (corners[:, :2] <= corners[:, 2:]).all()
-    np.testing.assert_allclose(corners[1], [0, 0, 200, 200])
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_each_epoch_has_every_photo_once_with_its_own_box(csvs, train_model, in_memory):
-    train_model.INMEMORY, train_model.AUGMENT = in_memory, False
-    dataset = train_model.create_dataset("train.csv", training=True)
-    with open(csvs / "train.csv") as csv_file:
-        rows = list(csv.DictReader(csv_file))
-    assert len(dataset) == 3 and len(rows) == 24
-    expected = {}
-    for row in rows:
-        photo = np.asarray(train_model.load_photo(csvs / row["path"], 96))
-        width, height, *corners = (float(row[name]) for name in COLUMNS.split(",")[1:7])
-        x, y = (
-            (corners[0] + corners[2]) / 2 * 96 / width,
-            (corners[1] + corners[3]) / 2 * 96 / height,
-        )
-        w, h = (corners[2] - corners[0]) * 96 / width, (corners[3] - corners[1]) * 96 / height
-        expected[photo.tobytes()] = (x, y, w, h)
-    orders = []
-    for _ in range(2):
-        batches = [dataset[index] for index in range(len(dataset))]
-        photos = np.concatenate([photos for photos, _ in batches])
-        boxes = np.concatenate([boxes for _, boxes in batches])
-        assert photos.dtype == np.uint8 and photos.shape == (24, 96, 96, 3)
-        assert {photo.tobytes() for photo in photos} == set(expected)
-        for photo, box in zip(photos, boxes):
-            np.testing.assert_allclose(box, expected[photo.tobytes()], rtol=1e-5)
-        orders.append(photos.tobytes())
-        dataset.on_epoch_end()
-    assert orders[0] != orders[1]
-
-
-def test_photos_are_upright_and_rgb_at_every_size(project, train_model):
-    photo = Image.new("RGB", (400, 200), "blue")
-    photo.paste("red", (0, 0, 200, 200))  # red left: on top, once it is turned
+def test_photos_are_upright_and_rgb(project, train_model):
+    photo = Image.new("RGB", (800, 400), "blue")
+    photo.paste("red", (0, 0, 400, 400))  # red left: on top, once it is turned
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     photo.save(project / "turned.jpg", exif=exif)
-    assert train_model.load_photo(project / "turned.jpg").size == (200, 400)
-    for size in (None, 96):
-        upright = np.asarray(train_model.load_photo(project / "turned.jpg", size)).astype(int)
-        top, bottom = upright[: len(upright) // 3], upright[-len(upright) // 3 :]
-        assert top[..., 0].min() > 200 and top[..., 2].max() < 60
-        assert bottom[..., 2].min() > 200 and bottom[..., 0].max() < 60
+    upright = np.asarray(train_model.load_photo(project / "turned.jpg")).astype(int)
+    assert upright.shape == (96, 96, 3)
+    assert upright[:40, :, 0].min() > 200 and upright[-40:, :, 2].min() > 200
+    for mode, name in {"P": "a.gif", "RGBA": "a.png", "CMYK": "a.jpg", "L": "a.webp"}.items():
+        Image.new("RGB", (50, 40), "white").convert(mode).save(project / name)
+        assert np.asarray(train_model.load_photo(project / name)).min() > 250
 
 
-@pytest.mark.parametrize("mode", ["P", "RGBA", "L", "CMYK", "1"])
-def test_any_mode_becomes_rgb(project, train_model, mode):
-    file = project / f"photo.{'jpg' if mode == 'CMYK' else 'png'}"
-    Image.new("RGB", (50, 40), "white").convert(mode).save(file)
-    photo = train_model.load_photo(file, 96)
-    assert photo.mode == "RGB" and photo.size == (96, 96)
-    assert np.asarray(photo).min() > 250
+def test_the_box_goes_where_the_object_goes(train_model):
+    random, zooms = np.random.default_rng(0), []
+    for _ in range(300):
+        left, top = random.integers(0, 45, 2)
+        right, bottom = random.integers(50, 97, 2)
+        photo = Image.new("RGB", (96, 96), (90, 90, 90))
+        photo.paste("white", (left, top, right, bottom))
+        box = np.array([left + right, top + bottom, 2 * (right - left), 2 * (bottom - top)]) / 2
+        changed, (x, y, width, height) = train_model.augment(photo, box, random)
+        bright = np.asarray(changed).astype(int).sum(axis=2)
+        rows, columns = np.nonzero(bright >= 0.1 * bright.min() + 0.9 * bright.max())
+        found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        expected = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        np.testing.assert_allclose(found, expected, atol=2)
+        assert min(expected) > -1e-3 and max(expected) < 96 + 1e-3
+        zooms.append(width / (right - left))
+    assert min(zooms) < 0.8 and max(zooms) > 1.3
 
 
-# The model
+def test_augmentation_mirrors_half_and_changes_colours(train_model):
+    photo = Image.new("RGB", (96, 96), (60, 90, 150))
+    photo.paste((200, 120, 60), (0, 0, 48, 96))
+    box, random = np.array([48, 48, 96, 96.0]), np.random.default_rng(0)
+    changed = [train_model.augment(photo, box, random)[0] for _ in range(200)]
+    pictures = np.array([np.asarray(picture, int) for picture in changed])
+    mirrored = pictures[:, 40, 30, 0] < pictures[:, 40, 66, 0]
+    assert 70 < mirrored.sum() < 130
+    assert np.ptp(pictures.mean(axis=(1, 2, 3))) > 60, "brightness"
+    assert np.ptp(np.ptp(pictures[:, 40].mean(axis=2), axis=1)) > 20, "contrast"
+    assert np.ptp(np.ptp(pictures[:, 40, 30], axis=1)) > 60, "saturation"
 
 
-@pytest.mark.parametrize(("image_size", "alpha"), [(96, 0.35), (160, 0.5), (224, 0.35)])
-def test_the_model_answers_with_four_numbers(train_model, image_size, alpha):
-    train_model.IMAGE_SIZE, train_model.ALPHA = image_size, alpha
-    train_model.BATCH_NORM_MOMENTUM = 0.8
+def read_epochs(train_model, count, **constants):
+    """Return photos, (epochs, n, 96, 96, 3), and boxes of a training's first epochs."""
+    for name, value in constants.items():
+        setattr(train_model, name, value)
+    dataset = train_model.PhotoDataset(*train_model.read_csv("train.csv"), training=True)
+    epochs = []
+    for _ in range(count):
+        photos, boxes = zip(*(dataset[index] for index in range(len(dataset))))
+        epochs.append((np.concatenate(photos), np.concatenate(boxes)))
+        dataset.on_epoch_end()
+    return map(np.array, zip(*epochs))
+
+
+def test_each_epoch_has_every_photo_once_with_its_box(csvs, train_model):
+    paths, boxes = train_model.read_csv("train.csv")
+    box_of = {train_model.load_photo(path).tobytes(): box for path, box in zip(paths, boxes)}
+    epochs = read_epochs(train_model, 2, AUGMENT=False)
+    for photos, boxes in zip(*epochs):
+        assert photos.dtype == np.uint8 and boxes.dtype == np.float32
+        assert sorted(photo.tobytes() for photo in photos) == sorted(box_of)
+        expected = [box_of[photo.tobytes()] for photo in photos]
+        np.testing.assert_array_equal(boxes, expected)
+
+
+def test_batches_depend_on_nothing_but_seed_and_epoch(csvs, train_model):
+    photos, boxes = read_epochs(train_model, 2)
+    assert not (photos[0] == photos[1]).all(axis=(1, 2, 3)).any(), "the same in each epoch"
+    again = read_epochs(train_model, 2, INMEMORY=False)
+    np.testing.assert_array_equal(photos, next(again))
+    np.testing.assert_array_equal(boxes, next(again))
+    other = next(read_epochs(train_model, 2, SEED=1))
+    assert not np.array_equal(photos, other)
+
+
+def test_green_in_the_picture_of_a_batch_is_on_the_boxes(train_model):
+    photos = np.full((9, 96, 96, 3), 128, "uint8")
+    boxes = np.array([[20 + 4 * i, 50, 20 + 4 * i, 60] for i in range(9)])
+    train_model.draw_batch(photos, boxes)
+    with Image.open(train_model.FOLDER / "batch.jpg") as opened:
+        sheet = np.asarray(opened)
+    assert sheet.shape == (2 * 96, 8 * 96, 3)
+    for i, (x, _, width, _) in enumerate(boxes):
+        photo = sheet[i // 8 * 96 :, i % 8 * 96 :][:96, :96]
+        rows, columns = np.nonzero(has_line(photo, GREEN))
+        expected = (max(0, x - width / 2), 20, min(95, x + width / 2), 80)
+        found = (columns.min(), rows.min(), columns.max(), rows.max())
+        np.testing.assert_allclose(found, expected, atol=2)
+        inside = photo[30:70, int(x - width / 2) + 6 : int(x + width / 2) - 6]
+        np.testing.assert_allclose(inside, 128, atol=40)
+
+
+# The network
+
+
+@pytest.mark.parametrize("example", ["example_1", "example_2", "example_3"])
+@pytest.mark.parametrize("weights", [None, "imagenet"])
+def test_which_layers_train(train_model, weights, monkeypatch):
+    backbones = []
+
+    def remember(**options):
+        assert options["weights"] == weights and options["alpha"] == 0.35
+        backbones.append(create_short_backbone(**options))
+        return backbones[0]
+
+    train_model.MobileNetV2 = remember
+    train_model.WEIGHTS, train_model.FROZEN_LAYERS = weights, 9
     model = train_model.create_model()
-    photos = np.zeros((2, image_size, image_size, 3), "uint8")
-    assert model.predict(photos, verbose=0).shape == (2, 4)
-    momenta = {getattr(layer, "momentum", None) for layer in model.layers} - {None}
-    assert momenta == {0.8}
+    before = [layer.get_weights() for layer in model.layers]
+    model.compile("adamw", loss=keras.losses.MeanSquaredError(), run_eagerly=True)
+    random = np.random.default_rng(0)
+    photos = random.integers(0, 256, (4, 96, 96, 3))
+    targets = keras.tree.map_structure(lambda output: np.ones((4, *output.shape[1:])), model.output)
+    model.train_on_batch(photos, targets)
+    for layer, old in zip(model.layers, before):
+        changed = [not np.array_equal(*pair) for pair in zip(old, layer.get_weights())]
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        is_pretrained = weights is not None and layer in backbones[0].layers
+        if layer in backbones[0].layers[:9] or (is_norm and is_pretrained):
+            assert not any(changed), layer.name
+        elif changed:
+            assert any(changed), layer.name
+            assert not is_norm or all(changed[2:]), "the moving averages"
 
 
-def test_the_preprocessing_is_mobilenets_and_within_the_model(train_model):
+def test_weights_may_be_a_file_and_154_frozen_layers_are_all(project, train_model):
+    options = {"alpha": 0.35, "include_top": False, "weights": None}
+    backbone = train_model.MobileNetV2((96, 96, 3), **options)
+    backbone.save_weights(project / "mine.weights.h5")
+    train_model.WEIGHTS, train_model.FROZEN_LAYERS = str(project / "mine.weights.h5"), 154
     model = train_model.create_model()
-    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
-    until_first = keras.Model(model.input, first.input)
-    photos = np.array([0, 127.5, 255], "float32").reshape(3, 1, 1, 1) * np.ones((1, 96, 96, 3))
-    values = until_first.predict(photos, verbose=0)
-    np.testing.assert_allclose(values[:, 5, 5, 0], [-1, 0, 1], atol=1e-6)
+    assert model.output_shape == (None, 4)
+    names = [layer.name for layer in backbone.layers[1:]]  # the first is the input
+    assert len(names) == 153
+    of_backbone = [layer for layer in model.layers if layer.name in names]
+    assert len(of_backbone) > 140 and not any(layer.trainable for layer in of_backbone)
+    for layer in of_backbone:
+        for pair in zip(layer.get_weights(), backbone.get_layer(layer.name).get_weights()):
+            np.testing.assert_array_equal(*pair)
+    # MobileNetV2 was trained on numbers from -1 to 1.
+    until_first = keras.Model(model.input, model.get_layer("Conv1").input)
+    photos = np.array([0, 127.5, 255]).reshape(3, 1, 1, 1) * np.ones((3, 96, 96, 3))
+    np.testing.assert_allclose(until_first(photos)[:, 5, 5, 0], [-1, 0, 1], atol=1e-6)
 
 
-# From the CSVs to pictures
+# Training and evaluation
 
 
-@pytest.mark.usefixtures("short_backbone")
-def test_train_and_evaluate_end_to_end(csvs, train_model, evaluate_performance, capsys):
-    train_model.EPOCHS, evaluate_performance.MIRROR = 3, False
-    train_model.main()
-    printed = capsys.readouterr().out
-    models = list(train_model.FOLDER.glob("model-*.keras"))
-    assert len(models) == 1 and re.fullmatch(r"model-\d\.\d\d\.keras", models[0].name)
-    assert printed.strip().splitlines()[-1] == str(models[0])
-    with open(train_model.FOLDER / "log.csv") as log_file:
-        log = list(csv.DictReader(log_file))
-    assert len(log) == 3 and {"loss", "iou", "val_loss", "val_iou"} <= set(log[0])
-    best = max(float(row["val_iou"]) for row in log)
-    assert models[0].name == f"model-{best:.2f}.keras"
+def read_rows(folder, name):
+    with open(folder / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_learns_and_says_so(trained, drawn):
+    train_model, _ = trained
+    log = read_rows(train_model.FOLDER, "log.csv")
+    rates = [float(row["learning_rate"]) for row in log]
+    assert len(rates) == 16 and np.argmax(rates) in (3, 4)
+    assert np.all(np.diff(rates[:4]) > 0) and np.all(np.diff(rates[4:]) < 0)
+    assert rates[0] < 0.2 * max(rates) and 2.9e-3 < max(rates) <= 3e-3 and rates[-1] < 5e-5
     with Image.open(train_model.FOLDER / "curves.png") as curves:
-        assert len(curves.convert("RGB").getcolors(10**6)) > 10
+        assert curves.width == 1000 and len(curves.convert("RGB").getcolors(10**6)) > 10
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    validation = train_model.PhotoDataset(*train_model.read_csv("validation.csv"))
+    ious = to_numpy(train_model.iou(validation.boxes, model.predict(validation)))
+    assert ious.mean() == pytest.approx(max(float(row["val_iou"]) for row in log), rel=1e-3)
+    _, boxes = train_model.read_csv("train.csv")
+    of_mean_box = np.mean([iou_of(box, boxes.mean(axis=0)) for box in boxes])
+    found = re.search(r"train.csv: 24 photos, IoU ([\d.]+)", printed_of(train_model))
+    assert float(found[1]) > of_mean_box + 0.15
 
-    evaluate_performance.DEBUG = True
-    evaluate_performance.main()
-    printed = capsys.readouterr().out
-    line = next(line for line in printed.splitlines() if line.startswith("validation"))
-    assert float(line.split()[2]) == pytest.approx(best, abs=2e-3)
+
+def printed_of(train_model):
+    return (train_model.FOLDER / "printed.txt").read_text()
+
+
+def test_printed_ious_are_those_of_the_models_answers(trained):
+    train_model, _ = trained
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    for name in ("train.csv", "validation.csv"):
+        paths, true = train_model.read_csv(name)
+        photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
+        ious = np.array([iou_of(*pair) for pair in zip(true, model.predict(photos))])
+        line = (
+            f"{name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},\n"
+            f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}\n"
+        )
+        assert line in printed_of(train_model)
+
+
+def test_pictures_show_the_answers_in_the_order_of_the_csv(trained, drawn):
+    train_model, _ = trained
+    rows = read_rows(drawn, "validation.csv")
     pictures = sorted((train_model.FOLDER / "predictions").iterdir())
-    with open(csvs / "validation.csv") as csv_file:
-        rows = list(csv.DictReader(csv_file))
-    assert [picture.stem[5:] for picture in pictures] == [Path(row["path"]).stem for row in rows]
-    assert printed.count("IoU 0.") >= len(rows)
-    for picture, row in zip(pictures, rows):
+    assert len(pictures) == len(rows)
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    for index, (picture, row) in enumerate(zip(pictures, rows)):
+        path = drawn / row["path"]
+        assert picture.name == f"{index:04d}_{path.name}"
         with Image.open(picture) as opened:
-            assert opened.size == (int(row["width"]), int(row["height"]))
-    with Image.open(train_model.FOLDER / "predictions.png") as sheet:
-        colours = np.asarray(sheet.convert("RGB")).reshape(-1, 3).astype(int)
-    assert (np.abs(colours - (0, 255, 0)).max(axis=1) < 60).any(), "no green on the contact sheet"
+            is_red = has_line(np.asarray(opened), RED)
+        size = int(row["width"]), int(row["height"])
+        assert is_red.shape == size[::-1]
+        photo = np.asarray(train_model.load_photo(path))[None]
+        x, y, w, h = model.predict(photo)[0] * np.tile(size, 2) / 96
+        corners = np.clip((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 2, np.tile(size, 2) - 3)
+        xmin, ymin, xmax, ymax = corners.astype(int)
+        for x in (xmin, xmax):
+            assert is_red[ymin:ymax, x - 2 : x + 3].any(axis=1).mean() > 0.6
+        for y in (ymin, ymax):
+            assert is_red[y - 2 : y + 3, xmin:xmax].any(axis=0).mean() > 0.6
 
 
-def test_ious_of_the_evaluation_are_those_of_shapely(
-    csvs, train_model, evaluate_performance, capsys
-):
-    save_model(train_model)
-    evaluate_performance.MIRROR = False
-    evaluate_performance.main()
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("training "))
-    model = keras.models.load_model(train_model.FOLDER / "model-0.50.keras", compile=False)
-    ious = []
-    with open(csvs / "train.csv") as csv_file:
-        for row in csv.DictReader(csv_file):
-            photo = np.asarray(train_model.load_photo(csvs / row["path"], 96))
-            (predicted,) = corners_of(model.predict(photo[None], verbose=0))
-            scale = [96 / float(row["width"]), 96 / float(row["height"])] * 2
-            true = [float(row[k]) * s for k, s in zip(("xmin", "ymin", "xmax", "ymax"), scale)]
-            if predicted[0] >= predicted[2] or predicted[1] >= predicted[3]:
-                ious.append(0)
-                continue
-            true, predicted = rectangle(*true), rectangle(*predicted)
-            ious.append(true.intersection(predicted).area / true.union(predicted).area)
-    expected = [np.mean(ious), np.median(ious), min(ious), max(ious)]
-    np.testing.assert_allclose([float(x) for x in line.split()[2:6]], expected, atol=2e-3)
+def test_the_answer_is_red_and_the_truth_green(project, evaluate_performance):
+    sizes = (600, 400), (200, 300)
+    paths = [project / f"{number}.png" for number in range(len(sizes))]
+    for path, size in zip(paths, sizes):
+        Image.new("RGB", size, "grey").save(path)
+    answer, truth = np.array([[30, 48, 20, 40], [30, 60, 40, 20]]), np.array([[70, 48, 20, 40]] * 2)
+    pictures = evaluate_performance.draw_pictures(paths, answer, [""] * 2, truth)
+    for picture, size, boxes in zip(pictures, sizes, zip(answer, truth)):
+        with Image.open(picture) as opened:
+            pixels = np.asarray(opened)
+        for colour, box in zip((RED, GREEN), boxes):
+            rows, columns = np.nonzero(has_line(pixels, colour))
+            found = (columns.min(), rows.min(), columns.max(), rows.max())
+            corners = np.array(to_rectangle(box).bounds) * np.tile(size, 2) / 96
+            np.testing.assert_allclose(found, corners, atol=2)
+            xmin, ymin, xmax, ymax = corners.astype(int)
+            np.testing.assert_allclose(
+                pixels[ymin + 9 : ymax - 9, xmin + 9 : xmax - 9], 128, atol=9
+            )
 
 
-def test_mirroring_answers_with_the_mean(train_model, evaluate_performance):
-    photos = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3)).astype("uint8")
-    model = keras.Sequential(
-        [keras.Input((96, 96, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    )
-    answers = model.predict(photos, verbose=0)
-    x, *others = model.predict(photos[:, :, ::-1], verbose=0).T
-    expected = (answers + np.stack([96 - x, *others], axis=1)) / 2
-    mirroring = evaluate_performance.add_mirror(model)
-    np.testing.assert_allclose(mirroring.predict(photos, verbose=0), expected, rtol=1e-3, atol=1e-2)
-    save_model(train_model)
-    models = []
-    for evaluate_performance.MIRROR in (True, False):
-        models.append(keras.ops.convert_to_numpy(evaluate_performance.load_model()(photos)))
-    assert not np.array_equal(*models)
-
-
-def test_boxes_are_drawn_where_they_are(evaluate_performance):
-    photo = Image.new("RGB", (300, 200), "gray")
-    evaluate_performance.draw_boxes(photo, (150, 60, 250, 160), "IoU 0.00", (40, 50, 120, 150))
-    assert photo.getpixel((150, 100)) == photo.getpixel((200, 160)) == (255, 0, 0)
-    assert photo.getpixel((40, 100)) == photo.getpixel((80, 150)) == (0, 255, 0)
-    assert photo.getpixel((200, 110)) == photo.getpixel((80, 100)) == (128, 128, 128)
-    assert np.asarray(photo)[:20, :60].max() == 255, "no label"
-
-
-@pytest.mark.parametrize(("backend", "windows"), [("TkAgg", 1), ("agg", 0)])
-def test_pictures_are_shown_where_there_is_a_display(
-    evaluate_performance, monkeypatch, backend, windows
-):
-    shown = []
-    monkeypatch.setattr(evaluate_performance.plt, "get_backend", lambda: backend)
-    monkeypatch.setattr(evaluate_performance.plt, "show", lambda: shown.append(1))
-    evaluate_performance.show(Image.new("RGB", (30, 20)), "photo")
-    assert len(shown) == windows
+def test_corners_are_in_the_photo_and_in_order(train_model, evaluate_performance):
+    for box, expected in {
+        (48, 24, 24, 12): (225, 75, 375, 125),
+        (48, 48, 300, 300): (0, 0, 600, 400),
+        (48, 48, -9, -9): (300, 200, 300, 200),
+        (1e6, -1e6, 10, 10): (600, 0, 600, 0),
+    }.items():
+        found = evaluate_performance.to_corners(np.array(box, "float32"), (600, 400))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_the_contact_sheet_has_the_worst_first(project, evaluate_performance):
-    levels = [10, 30, 50, 70, 90, 110, 130, 150, 170, 190, 210, 230, 250]
-    ious = np.linspace(1, 0, len(levels))
-    files = []
-    for level in levels:
-        files.append(project / f"{level}.png")
-        Image.new("RGB", (400, 400), (level, level, level)).save(files[-1])
-    evaluate_performance.draw_contact_sheet(files, [""] * len(files), np.argsort(ious))
-    with Image.open(evaluate_performance.FOLDER / "predictions.png") as sheet:
-        rows = [
-            [sheet.getpixel((column * 240 + 120, 18 + row * 276 + 150))[0] for column in range(4)]
-            for row in range(3)
-        ]
-    assert rows == [[250, 230, 210, 190], [170, 150, 130, 110], [10, 30, 50, 70]]
+    levels = range(10, 251, 20)  # 13 pictures
+    files = [project / f"{level}.png" for level in levels]
+    for file, level in zip(files, levels):
+        Image.new("RGB", (400, 400), (level, level, level)).save(file)
+    for count, expected in (
+        (13, [[10, 30, 50, 70], [90, 110, 130, 150], [250, 230, 210, 190]]),
+        (2, [[10, 30, 255, 255], [10, 30, 255, 255], [30, 10, 255, 255]]),
+    ):
+        evaluate_performance.draw_contact_sheet(files[:count])
+        with Image.open(evaluate_performance.FOLDER / "predictions.png") as opened:
+            sheet = np.asarray(opened)
+        np.testing.assert_array_equal(sheet[120::240, 120::240, 0], expected)
 
 
-def test_pictures_of_an_earlier_evaluation_go_but_nothing_else(
-    csvs, train_model, evaluate_performance
-):
-    save_model(train_model)
+def test_train_csv_is_read_once(csvs, train_model, evaluate_performance):
+    names = []
+
+    def count(name):
+        names.append(name)
+        return train_model.read_csv(name)
+
+    evaluate_performance.read_csv = count
+    create_small_model().save(train_model.FOLDER / "model.keras")
+    evaluate_performance.main()
+    assert names == ["train.csv", "validation.csv"]
+
+
+@pytest.mark.parametrize(
+    ("images", "count"), [("mine", 3), ("mine/a*.jpg", 2), ("{}/mine/b*.jpg", 1)]
+)
+def test_photos_without_a_csv(project, train_model, evaluate_performance, capsys, images, count):
+    (project / "mine").mkdir()
+    (project / "mine" / "notes.txt").write_text("no photo")
+    for name in ("a.jpg", "a-2.jpg", "b.jpg"):
+        Image.new("RGB", (300, 200), "grey").save(project / "mine" / name)
+    create_small_model().save(train_model.FOLDER / "model.keras")
     folder = train_model.FOLDER / "predictions"
     folder.mkdir()
     for name in ("9999_gone.jpg", "mine.jpg"):
         (folder / name).write_bytes(b"")
-    evaluate_performance.main()
-    assert not (folder / "9999_gone.jpg").exists()
-    assert (folder / "mine.jpg").exists()
-
-
-@pytest.mark.parametrize("images", ["images", "images/Amber_Cat_1.jpg", "images/grey_*.jpg"])
-def test_photos_without_a_csv_get_a_red_box_only(
-    pets, train_model, evaluate_performance, capsys, images
-):
-    (pets / "images" / "notes.txt").write_text("no photo")
-    save_model(train_model)
-    evaluate_performance.IMAGES = images
+    evaluate_performance.IMAGES = images.format(project)
     evaluate_performance.main()
     captured = capsys.readouterr()
-    count = {"images": 30, "images/grey_*.jpg": 10}.get(images, 1)
-    pictures = list((train_model.FOLDER / "predictions").iterdir())
-    assert len(pictures) == captured.out.count(": box from") == count
-    assert ("notes.txt" in captured.err) == (images == "images")
+    assert captured.out.count(".jpg, box ") == count
+    assert ("notes.txt" in captured.err) == (images == "mine")
+    assert not (folder / "9999_gone.jpg").exists(), "of an earlier evaluation"
+    (folder / "mine.jpg").unlink()
+    pictures = [*folder.iterdir()]
+    assert len(pictures) == count
     for picture in pictures:
         with Image.open(picture) as opened:
-            pixels = np.asarray(opened).reshape(-1, 3).astype(int)
-        assert not (np.abs(pixels - (0, 255, 0)).max(axis=1) < 30).any()
+            pixels = np.asarray(opened)
+        assert has_line(pixels, RED).any() and not has_line(pixels, GREEN).any()
 
 
-def test_the_model_with_the_highest_iou_is_taken(csvs, train_model, evaluate_performance, capsys):
-    for name in ("model-0.09.keras", "model-0.81.keras", "model-0.46.keras"):
-        save_model(train_model, name)
-    evaluate_performance.main()
-    captured = capsys.readouterr()
-    assert "model-0.81.keras" in captured.out and "model-0.46.keras is newer" in captured.err
-    evaluate_performance.WEIGHTS_FILE = "example_1/model-0.46.keras"
-    evaluate_performance.main()
-    assert "model-0.46.keras" in capsys.readouterr().out
+# What users get wrong: the two scripts as commands are in test_resume.py
 
 
-# What users get wrong
-
-
-@pytest.mark.parametrize(
-    ("constant", "value"),
-    [
-        ("IMAGE_SIZE", 100),
-        ("IMAGE_SIZE", 96.0),
-        ("ALPHA", 0.4),
-        ("ALPHA", [1]),
-        ("BATCH_NORM_MOMENTUM", 1),
-        ("BATCH_NORM_MOMENTUM", None),
-        ("FREEZE", "half"),
-        ("FREEZE", "batch_norm"),  # with the fixture's random weights
-        ("HEAD", "dense"),
-        ("HEAD_BLOCKS", -1),
-        ("HEAD_BLOCKS", 1.5),
-        ("HEAD_BLOCK", "res"),
-        ("VOTE_LOSS", -1),
-        ("VOTE_LOSS", "1"),
-        ("LOSS", "iou"),
-        ("LOSS", "giou+"),
-        ("LOSS", ["giou"]),
-        ("OPTIMIZER", "rmsprop"),
-        ("SCHEDULE", "linear"),
-        ("AUGMENT", "yes"),
-        ("EPOCHS", 0),
-        ("BATCH_SIZE", 0),
-        ("LEARNING_RATE", 0),
-        ("LEARNING_RATE", "1e-3"),
-        ("PATIENCE", 0),
-        ("WARM_UP", -1),
-        ("THREADS", 0),
-        ("THREADS", "2"),
-        ("SEED", -1),
-    ],
-)
-def test_a_wrong_constant_is_named(train_model, constant, value):
-    setattr(train_model, constant, value)
-    message = message_of(train_model.main)
-    assert constant in message and repr(value) in message
-
-
-def test_no_csv_yet(train_model, evaluate_performance):
-    assert "generate_dataset.py" in message_of(train_model.main)
-    save_model(train_model)
-    assert "generate_dataset.py" in message_of(evaluate_performance.main)
-
-
-def test_no_model_yet(csvs, evaluate_performance):
-    assert "train_model.py" in message_of(evaluate_performance.main)
-
-
-@pytest.mark.parametrize("content", [b"no model", b"", b"PK\x05\x06" + bytes(18)])
-def test_a_file_that_is_no_model(csvs, evaluate_performance, content):
-    (evaluate_performance.FOLDER / "model-0.99.keras").write_bytes(content)
-    assert "model-0.99.keras" in message_of(evaluate_performance.main)
-
-
-def test_a_model_file_that_is_not_there(evaluate_performance):
-    evaluate_performance.WEIGHTS_FILE = "example_1/mine.keras"
-    assert "mine.keras" in message_of(evaluate_performance.main)
-
-
-def test_a_model_for_other_constants(csvs, train_model, evaluate_performance):
-    save_model(train_model, IMAGE_SIZE=128)
-    train_model.IMAGE_SIZE = 96
-    message = message_of(evaluate_performance.main)
-    assert "128" in message and "IMAGE_SIZE is 96" in message
+GOOD = "images/Amber_Cat_1.jpg,100,100,1,1,50,50,cat,0\n"
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (COLUMNS + "\n", "no rows"),
+        (None, "run generate_dataset.py"),
         ("", "no rows"),
-        ("path,width\nimages/Amber_Cat_1.jpg,10\n", "line 2"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,1,1,50,50,cat,0\na.jpg,1,2\n", "line 3"),
-        (COLUMNS[:-20] + "\nimages/Amber_Cat_1.jpg,100,100,1,1,50,50\n", "class_name"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,one,1,50,50,cat,0\n", "line 2"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,nan,1,50,50,cat,0\n", "line 2"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,inf,inf,1,1,50,50,cat,0\n", "line 2"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,60,1,50,50,cat,0\n", "line 2"),
-        (COLUMNS + "\nimages/Amber_Cat_1.jpg,100,100,1,1,150,50,cat,0\n", "line 2"),
-        (COLUMNS + "\nimages/gone.jpg,100,100,1,1,50,50,cat,0\n", "gone.jpg"),
-        (COLUMNS + "\nimages/broken.jpg,100,100,1,1,50,50,cat,0\n", "broken.jpg"),
+        (f"{COLUMNS}\n", "no rows"),
+        (f"{COLUMNS.replace(',ymin', '')}\n{GOOD}", "no column 'ymin'"),
+        (f"{COLUMNS}\n{GOOD}".replace(",", ";"), "no column 'path'"),
+        (f"{COLUMNS}\n{GOOD}".encode("utf-16"), "cannot be read"),
+        (f"{COLUMNS}\n{GOOD}a.jpg,1,2\n", "line 3"),
+        (f"{COLUMNS}\na.jpg,100,100,one,1,50,50,cat,0\n", "could not convert"),
+        (f"{COLUMNS}\n{GOOD}{GOOD}a.jpg,100,100,nan,1,50,50,cat,0\n", "line 4"),
+        (f"{COLUMNS}\n{GOOD}a.jpg,100,100,60,1,50,50,cat,0\n", "line 3"),
+        (f"{COLUMNS}\n{GOOD}a.jpg,100,100,1,1,150,50,cat,0\n", "line 3"),
     ],
+    ids=str,
 )
-def test_a_csv_that_is_wrong(pets, train_model, content, part):
-    (pets / "images" / "broken.jpg").write_bytes(
-        (pets / "images" / "Amber_Cat_1.jpg").read_bytes()[:2000]
-    )
-    (pets / "train.csv").write_text(content)
-    assert part in message_of(train_model.main)
-
-
-def test_a_photo_that_is_gone_is_noticed_before_training_from_disk(csvs, train_model):
-    train_model.INMEMORY = False
-    (csvs / "images" / "grey_cat_1.jpg").unlink()
-    assert "grey_cat_1.jpg" in message_of(train_model.main)
-
-
-def test_a_photo_that_breaks_while_training_from_disk_is_named(csvs, train_model, monkeypatch):
-    train_model.INMEMORY, train_model.HEAD = False, "conv"
-    monkeypatch.setattr(train_model, "create_model", create_small_model)
-    on_epoch_end = train_model.PhotoDataset.on_epoch_end
-
-    def break_photos(dataset):
-        on_epoch_end(dataset)
-        if dataset.epoch == 2:
-            for path in dataset.paths:
-                Path(path).write_bytes(b"no photo")
-
-    monkeypatch.setattr(train_model.PhotoDataset, "on_epoch_end", break_photos)
-    assert ".jpg cannot be read: " in message_of(train_model.main)
-
-
-def test_weights_that_are_not_there(csvs, train_model):
-    train_model.WEIGHTS = "weights/mine.weights.h5"
+def test_a_csv_that_is_wrong(project, train_model, content, part):
+    if content is not None:
+        data = content if isinstance(content, bytes) else content.encode()
+        (project / "train.csv").write_bytes(data)
     message = message_of(train_model.main)
-    assert "WEIGHTS" in message and "mine.weights.h5" in message
+    assert message.startswith("train.csv") and part in message and "generate_dataset" in message
 
 
-def test_images_that_are_not_there(train_model, evaluate_performance):
-    save_model(train_model)
-    evaluate_performance.IMAGES = "holiday/*.jpg"
-    assert "holiday/*.jpg" in message_of(evaluate_performance.main)
+def test_a_photo_that_is_missing_broken_or_a_program_is_named(pets, train_model, monkeypatch):
+    files = [pets / "images" / f"{name}.jpg" for name in ("gone", "half", "postscript")]
+    files[1].write_bytes((pets / "images" / "Amber_Cat_1.jpg").read_bytes()[:2000])
+    files[2].write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    for train_model.INMEMORY in (True, False):
+        for file in files:
+            row = f"images/{file.name},100,100,1,1,50,50,cat,0\n"
+            (pets / "train.csv").write_text(f"{COLUMNS}\n{row}")
+            (pets / "validation.csv").write_text(f"{COLUMNS}\n{GOOD}")
+            with pytest.raises(OSError, match=f"{file.name} cannot be read: "):
+                train_model.main()
 
 
-def test_memory_is_kept_for_the_next_step(train_model):
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("another allocator")
-
-    def count_page_faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        assert len(b"x" * 80_000_000) == 80_000_000  # 20,000 pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    count_page_faults()
-    assert count_page_faults() < 2000
-
-
-# Real processes
+def test_a_model_that_is_missing_broken_or_of_other_constants(train_model, evaluate_performance):
+    file = train_model.FOLDER / "model.keras"
+    assert "run train_model.py" in message_of(evaluate_performance.main)
+    for content in (b"", b"no model", b"PK\x05\x06" + bytes(18)):
+        file.write_bytes(content)
+        assert "model.keras cannot be loaded" in message_of(evaluate_performance.main)
+    create_small_model(128).save(file)
+    message = message_of(evaluate_performance.main)
+    assert "128" in message and "96" in message
+    evaluate_performance.WEIGHTS_FILE = "example_1/mine.keras"
+    assert "mine.keras cannot be loaded" in message_of(evaluate_performance.main)
 
 
-def start(script, folder):
-    """Start a script of `folder` in another current folder, printing into folder/printed.txt."""
-    with open(folder / "printed.txt", "w") as printed:
-        return subprocess.Popen(
-            [sys.executable, folder / script],
-            cwd="/",
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            # A shell starts what it puts into the background with Ctrl-C ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-
-@pytest.mark.parametrize("script", ["train_model.py", "evaluate_performance.py"])
-def test_a_mistake_gives_exit_code_1_and_no_traceback(project, script):
-    assert start(f"example_1/{script}", project).wait(timeout=120) == 1
-    printed = (project / "printed.txt").read_text()
-    assert "Traceback" not in printed and "run " in printed.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("short_backbone")
-def test_ctrl_c_keeps_the_best_model_and_draws_the_curves(csvs):
-    script = csvs / "example_1" / "train_model.py"
-    text = script.read_text()
-    for constant, value in (
-        ("WEIGHTS", None),
-        ("FREEZE", '"none"'),
-        ("ALPHA", 0.35),
-        ("EPOCHS", 5000),
-        ("PATIENCE", 5000),
-    ):
-        text, count = re.subn(
-            rf"^{constant} = \S+", f"{constant} = {value}", text, flags=re.MULTILINE
-        )
-        assert count == 1
-    script.write_text(text)
-    process = start("example_1/train_model.py", csvs)
-    deadline = time.monotonic() + 120
-    log = csvs / "example_1" / "log.csv"
-    while time.monotonic() < deadline and (not log.exists() or len(log.read_text()) < 200):
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    exit_code = process.wait(timeout=60)
-    printed = (csvs / "printed.txt").read_text()
-    assert exit_code == 0, printed
-    (model,) = (csvs / "example_1").glob("model-*.keras")
-    assert printed.strip().splitlines()[-1] == str(model)
-    assert keras.models.load_model(model, compile=False).output_shape == (None, 4)
-    with Image.open(csvs / "example_1" / "curves.png") as curves:
-        curves.load()
-
-
-def test_drawn_pets_have_their_head_in_the_box():
-    random = np.random.default_rng(3)
-    photo, box = draw_pets.draw_pet(random, "grey_cat", 300, 250)
-    assert photo.size == (300, 250)
-    assert 0 <= box[0] < box[2] <= 300 and 0 <= box[1] < box[3] <= 250
-    head = np.asarray(photo)[int((box[1] + box[3]) / 2) :, int(box[0]) : int(box[2])]
-    assert head.max() > 200 and head.min() < 40, "no eyes"
+def test_images_that_name_nothing(project, train_model, evaluate_performance):
+    create_small_model().save(train_model.FOLDER / "model.keras")
+    (project / "empty").mkdir()
+    for evaluate_performance.IMAGES in ("holiday/*.jpg", "empty", "gone.jpg"):
+        message = message_of(evaluate_performance.main)
+        assert repr(evaluate_performance.IMAGES) in message and str(project) in message
