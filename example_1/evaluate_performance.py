@@ -10,7 +10,6 @@ the prediction, green the truth.
 import glob
 import signal
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
@@ -23,7 +22,7 @@ from tqdm import tqdm
 import train_model
 from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
 
-WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another model
+WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
 DEBUG = False  # True prints each photo's IoU and shows each picture
 
@@ -66,7 +65,7 @@ def draw_pictures(paths, predicted, labels, true=None):
     """Draw the boxes, (n, 4), and labels into n photos; return the files in predictions/."""
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
-    for file in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
+    for file in folder.glob("[0-9][0-9][0-9][0-9][0-9]_*.jpg"):
         file.unlink()  # of an earlier evaluation
     files = []
     for index, path in enumerate(tqdm(paths, "drawing", leave=False)):
@@ -79,7 +78,7 @@ def draw_pictures(paths, predicted, labels, true=None):
         draw.rectangle(corners, outline=RED, width=line_width)
         font = ImageFont.load_default(max(12, max(photo.size) // 16))
         draw.text((4, 4), labels[index], "white", font, stroke_width=2, stroke_fill="black")
-        files.append(folder / f"{index:04d}_{path.stem[:100]}.jpg")
+        files.append(folder / f"{index:05d}_{path.stem[:100]}.jpg")
         photo.save(files[-1], quality=95)
         if DEBUG or IMAGES is not None:
             tqdm.write(f"{path}: {labels[index]}, box {', '.join(f'{x:.0f}' for x in corners)}")
@@ -89,9 +88,9 @@ def draw_pictures(paths, predicted, labels, true=None):
 
 
 def draw_contact_sheet(pictures):
-    """Draw the worst, middle and best of the pictures, worst first, into predictions.png."""
+    """Draw the first, middle and last of pictures, sorted worst first, into predictions.png."""
     middle = max(0, len(pictures) // 2 - 2)
-    rows = (pictures[:4], pictures[middle : middle + 4], pictures[:-5:-1])
+    rows = (pictures[:4], pictures[middle : middle + 4], pictures[-4:])
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
     for row, files in enumerate(rows):
         for column, file in enumerate(files):
@@ -102,10 +101,11 @@ def draw_contact_sheet(pictures):
 
 def list_photos():
     """Return the paths of the photos that IMAGES names."""
-    folder = ROOT / IMAGES
-    files = sorted(folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(folder))))
+    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES
+    if (ROOT / IMAGES).is_dir():
+        pattern = f"{pattern}/*"
     paths = []
-    for path in files:
+    for path in sorted(ROOT / name for name in glob.glob(pattern, root_dir=ROOT)):
         try:
             load_photo(path)
             paths.append(path)

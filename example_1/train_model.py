@@ -36,13 +36,13 @@ TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # None: random, or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
-IMAGE_SIZE = 160  # 96 (2018), 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 57  # so many of the backbone's layers stay as they are: 0 none, 154 all
+IMAGE_SIZE = 160  # 96, 128, 160, 192 or 224 pixels
+FROZEN_LAYERS = 57  # the backbone's first layers that stay: 0 none, 57 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
-PATIENCE = 100  # epochs without a better model after which training stops
+PATIENCE = 100  # epochs without a better model until it stops; as large as EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
@@ -78,7 +78,7 @@ def read_csv(name):
 def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    formats = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # PostScript starts a program
+    formats = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # EPS would start Ghostscript
     try:
         with Image.open(path, formats=formats) as photo:
             photo.draft("RGB", size)  # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size
@@ -88,22 +88,23 @@ def load_photo(path):
         raise OSError(f"{path} cannot be read: {error}") from error
 
 
-def augment(photo, box, random):
+def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of about 0.5 to 1.3 times the photo becomes the photo. It always holds the box.
-    window = IMAGE_SIZE * random.uniform(0.5, 1.3) * random.uniform(0.85, 1.15, 2)
+    # A window of about 0.5 to 1.3 times the photo, somewhere around the box, becomes the photo.
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
     window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * random.random(2)
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)
+    # A smaller window stays within the photo, and a larger one holds all of it.
     start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
-    if random.random() < 0.5:
+    if rng.uniform() < 0.5:
         photo = ImageOps.mirror(photo)
         box[0] = IMAGE_SIZE - box[0]
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhance(photo).enhance(random.uniform(0.5, 1.5))
+        photo = enhance(photo).enhance(rng.uniform(0.5, 1.5))
     return photo, box
 
 
@@ -114,8 +115,8 @@ class PhotoDataset(keras.utils.PyDataset):
         super().__init__(workers=THREADS)
         self.paths, self.boxes, self.training = paths, boxes, training
         self.order = np.arange(len(paths))
-        self.random = np.random.default_rng(SEED)
-        self.on_epoch_end()
+        self.rng = np.random.default_rng(SEED)
+        self.on_epoch_end()  # the first shuffle
         if INMEMORY:
             self.photos = [load_photo(path) for path in tqdm(paths, "reading photos", leave=False)]
 
@@ -127,14 +128,14 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            random = np.random.default_rng((SEED, *chosen))  # the same in any thread
+            rng = np.random.default_rng((SEED, *chosen))  # another in each epoch, not thread
             for i, photo in enumerate(photos):
-                photos[i], boxes[i] = augment(photo, boxes[i], random)
+                photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), boxes
 
     def on_epoch_end(self):
         if self.training:
-            self.random.shuffle(self.order)
+            self.order = self.rng.permutation(self.order)
 
 
 def draw_batch(photos, boxes):
@@ -164,14 +165,13 @@ def create_model():
         include_top=False,
         weights=WEIGHTS,
     )
-    for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = False
-    for layer in backbone.layers:
-        if isinstance(layer, layers.BatchNormalization) and WEIGHTS is not None:
-            layer.trainable = False  # inference mode: a few hundred steps find no better averages
-    # The last map before the last ReLU: there, large steps can push a channel below zero for good.
+    for index, layer in enumerate(backbone.layers):
+        # Batch normalization keeps ImageNet's averages: a few hundred steps find no better ones.
+        is_kept = index < FROZEN_LAYERS or isinstance(layer, layers.BatchNormalization)
+        layer.trainable = WEIGHTS is None or not is_kept
+    # Before the last ReLU, which large steps can cut off for good: (batch, 5, 5, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # An empty box has no gradient, so the first answer is the middle of the photo.
+    # The first answer is the middle of the photo, half as wide and high.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     return keras.Model(photos, layers.Reshape((4,), name="coords")(box))
@@ -182,7 +182,7 @@ def create_model():
 
 def areas(y_true, y_pred):
     """Return the areas of intersection, union and smallest box around both: (batch,) each."""
-    boxes = ops.stack([y_true, y_pred])
+    boxes = ops.stack([y_true, y_pred])  # (2, batch, 4)
     half = ops.maximum(boxes[..., 2:], 0) / 2
     minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
     overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
@@ -214,7 +214,7 @@ def box_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves the best model beside the older one, then replaces that: a kill costs no model."""
+    """Writes the best model into a new file, then renames it, so that a kill leaves the older one."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -244,11 +244,10 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    # The learning rate rises slowly: large first steps undo what ImageNet has taught.
+    # By epoch, up for a quarter of them, then down: large first steps undo what ImageNet taught.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
-
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
     is_resumed = RESUME and backup.exists()
     best = 0
