@@ -77,9 +77,8 @@ def print_classes(true, predicted, names):
     print(f"Accuracy: {right:.1%}. Always answering {names[frequent]}: {always:.1%}.")
     if len(names) > 50:
         return  # too many to look at
-    numbers = range(len(names))
-    print(classification_report(true, predicted, labels=numbers, target_names=names))
-    matrix = confusion_matrix(true, predicted, labels=numbers)
+    print(classification_report(true, predicted, labels=range(len(names)), target_names=names))
+    matrix = confusion_matrix(true, predicted, labels=range(len(names)))
     display = ConfusionMatrixDisplay(matrix, display_labels=names)
     figure = Figure(figsize=(4 + len(names) / 3, 4 + len(names) / 3), layout="constrained")
     display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)

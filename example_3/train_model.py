@@ -214,7 +214,7 @@ def grid_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Writes the best model into a new file, then renames it, so that a kill leaves the older one."""
+    """Writes the best model into a new file and renames that: a kill leaves the older one."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
