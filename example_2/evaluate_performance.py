@@ -64,10 +64,9 @@ def list_classes():
     """Return the names of the CLASSES classes."""
     with open(ROOT / train_model.TRAIN_CSV, newline="", encoding="utf-8-sig") as file:
         names = {int(row["class_id"]): row["class_name"] for row in csv.DictReader(file)}
-    names = [names[class_id] for class_id in sorted(names)]
     if len(names) > train_model.CLASSES:
-        names[train_model.CLASSES - 1 :] = ["all others"]
-    return names
+        names[train_model.CLASSES - 1] = "all others"
+    return [names.get(number, "no class") for number in range(train_model.CLASSES)]
 
 
 def print_classes(true, predicted, names):
