@@ -23,6 +23,7 @@ SHORT = {  # constants for trainings of seconds, from random weights
     "EPOCHS": 2,
     "BATCH_SIZE": 8,
     "CLASSES": 3,  # of example 2
+    "BOX_WEIGHT": 2.0,
     "CELLS": 12,  # of example 3
 }
 
