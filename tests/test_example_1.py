@@ -275,28 +275,6 @@ def test_printed_ious_are_those_of_the_models_answers(trained):
         assert line in printed_of(train_model)
 
 
-def test_pictures_show_the_answers_in_the_order_of_the_csv(trained, drawn):
-    train_model, _ = trained
-    rows = read_rows(drawn, "validation.csv")
-    pictures = sorted((train_model.FOLDER / "predictions").iterdir())
-    assert len(pictures) == len(rows)
-    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
-    for index, (picture, row) in enumerate(zip(pictures, rows)):
-        path = drawn / row["path"]
-        assert picture.name == f"{index:05d}_{path.name}"
-        with Image.open(picture) as opened:
-            is_red = has_line(np.asarray(opened), RED)
-        size = int(row["width"]), int(row["height"])
-        assert is_red.shape == size[::-1]
-        photo = np.asarray(train_model.load_photo(path))[None]
-        x, y, w, h = model.predict(photo)[0] * np.tile(size, 2) / 96
-        corners = np.array((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-        xmin, ymin, xmax, ymax = np.clip(corners, 0, np.tile(size, 2)).astype(int)
-        sides = [is_red[ymin:ymax, x - 2 : x + 3].any(axis=1) for x in (xmin, xmax) if x > 2]
-        sides += [is_red[y - 2 : y + 3, xmin:xmax].any(axis=0) for y in (ymin, ymax) if y > 2]
-        assert np.concatenate(sides).mean() > 0.5
-
-
 def test_the_answer_is_red_and_the_truth_green(project, evaluate_performance):
     sizes = (600, 400), (200, 300)
     paths = [project / f"{number}.png" for number in range(len(sizes))]

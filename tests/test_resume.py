@@ -1,187 +1,225 @@
-"""An interrupted training goes on where it stopped, as if nothing had happened."""
+"""Trainings that are stopped, killed or gone on with, and the scripts as commands."""
 
-import csv
+import io
 import os
-import re
+import runpy
 import signal
 import subprocess
 import sys
-import time
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from conftest import create_small_model, message_of
+from conftest import REPOSITORY, create_small_model, edit
 
-SHORT = {"WEIGHTS": None, "ALPHA": 0.35, "FREEZE": "none", "IMAGE_SIZE": 96, "BATCH_SIZE": 8}
+SCRIPTS = sorted(REPOSITORY.glob("example_*/*.py"))
+IMPORT = "from keras.applications.mobilenet_v2 import MobileNetV2, preprocess_input"
+# Stands in for MobileNetV2. While the second model is saved, the disk is full or time passes.
+STAND_IN = """
+import os, resource, time
+from pathlib import Path
+import keras
+
+def MobileNetV2(input_tensor, **options):
+    features = keras.layers.Conv2D(8, 32, strides=32)(input_tensor)
+    features = keras.layers.BatchNormalization(name="block_16_project_BN")(features)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
+
+def save(model, path, **options):
+    if Path(path).with_name("model.keras").exists():
+        if os.environ["SECOND_SAVE"] == "disk is full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        else:
+            Path(path).write_bytes(b"half")
+            print("saving", flush=True)
+            time.sleep(60)
+    keras_save(model, path, **options)
+
+keras_save, keras.Model.save = keras.Model.save, save
+"""
 
 
-def set_constants(train_model, **constants):
-    """Set constants for a short run, and these."""
-    for name, value in {**SHORT, "EPOCHS": 2, **constants}.items():
-        setattr(train_model, name, value)
+@pytest.fixture
+def train_model(csvs, train_model):
+    """Return example 1's train_model.py with a network that trains in no time, and four epochs."""
+    train_model.create_model, train_model.EPOCHS = create_small_model, 4
+    return train_model
 
 
 def read_log(folder):
-    """Return log.csv: its column names, and its numbers as an array."""
-    with open(folder / "log.csv", newline="") as log:
-        rows = list(csv.reader(log))
-    return rows[0], np.array(rows[1:], float)
+    """Return the columns of log.csv."""
+    return np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
 
 
-def file_names(folder):
-    """Return the names of what a training left, sorted."""
-    files = [file.name for file in folder.iterdir() if file.suffix not in (".py", "")]
-    return sorted(files)
+def names_in(folder):
+    """Return the names of what a training left in an example's folder."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix not in (".py", ""))
 
 
-def clean(folder):
-    """Delete what a training left."""
-    for name in file_names(folder):
-        (folder / name).unlink()
+def kill(train_model, monkeypatch):
+    """Train until a kill while the third epoch's model is saved."""
 
-
-def interrupt(train_model, monkeypatch, epochs):
-    """Train, with a Ctrl-C in the middle of the epoch after `epochs` epochs."""
-
-    def stop(keeper, batch, logs=None):
-        if len(keeper.epochs) == epochs and batch == 1:
+    def stop(callback, epoch, logs=None):
+        if epoch == 2:
             raise KeyboardInterrupt
+        on_epoch_end(callback, epoch, logs)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(train_model.Keeper, "on_train_batch_end", stop, raising=False)
+    on_epoch_end = train_model.SaveBest.on_epoch_end
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train_model.SaveBest, "on_epoch_end", stop)
         train_model.main()
+    assert (train_model.FOLDER / "backup").exists()
 
 
-@pytest.mark.usefixtures("short_backbone")
-@pytest.mark.parametrize(
-    "constants",
-    [
-        {"AUGMENT": False, "FREEZE": "all"},
-        {"EPOCHS": 4, "HEAD": "conv", "SCHEDULE": "plateau", "OPTIMIZER": "sgd"},
-    ],
-)
-def test_a_resumed_training_is_the_training(csvs, train_model, monkeypatch, capsys, constants):
-    set_constants(train_model, **constants)
-    if train_model.HEAD == "conv":
-        monkeypatch.setattr(train_model, "create_model", create_small_model)
+def test_a_resumed_training_ends_as_if_nothing_had_happened(train_model, monkeypatch):
     train_model.main()
-    expected, expected_files = read_log(train_model.FOLDER), file_names(train_model.FOLDER)
-    clean(train_model.FOLDER)
-    interrupt(train_model, monkeypatch, epochs=1)
-    assert "the same command goes on" in capsys.readouterr().out
-    assert len(read_log(train_model.FOLDER)[1]) == 1
-    assert "training.npz" in file_names(train_model.FOLDER)
-    train_model.main()
-    assert "Going on after epoch 1." in capsys.readouterr().out
-    names, rows = read_log(train_model.FOLDER)
-    assert names == expected[0]
-    np.testing.assert_allclose(rows, expected[1], rtol=1e-3, atol=1e-3)
-    assert file_names(train_model.FOLDER) == expected_files
+    expected, files = read_log(train_model.FOLDER), names_in(train_model.FOLDER)
+    (train_model.FOLDER / "model.keras").unlink()
+    kill(train_model, monkeypatch)
+    assert len(read_log(train_model.FOLDER)) == 2
+    steps = []
+    fit = keras.Model.fit
 
+    def count(model, *arguments, **options):
+        history = fit(model, *arguments, **options)
+        steps.append(int(model.optimizer.iterations))
+        return history
 
-def test_another_training_starts_anew(csvs, train_model, monkeypatch, capsys):
-    set_constants(train_model, EPOCHS=2, HEAD="conv", AUGMENT=False)
-    monkeypatch.setattr(train_model, "create_model", create_small_model)
-    interrupt(train_model, monkeypatch, epochs=1)
-    (model_file,) = train_model.FOLDER.glob("model-*.keras")
-    model_file.rename(model_file.with_name("model-2.00.keras"))  # not by chance the new one's name
-    train_model.LEARNING_RATE *= 2
-    interrupt(train_model, monkeypatch, epochs=1)
-    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
-    rows = (csvs / "train.csv").read_text().splitlines()
-    (csvs / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
-    interrupt(train_model, monkeypatch, epochs=1)
-    assert "other constants or CSVs: starting anew" in capsys.readouterr().out
-    train_model.RESUME = False
-    train_model.main()
-    assert "Going on" not in capsys.readouterr().out
-    assert len(read_log(train_model.FOLDER)[1]) == 2
-    assert (train_model.FOLDER / "model-2.00.keras").exists()
+    monkeypatch.setattr(keras.Model, "fit", count)
     train_model.RESUME = True
-    message_of(lambda: interrupt(train_model, monkeypatch, epochs=0))
-    assert "Going on" not in capsys.readouterr().out, "a finished training was gone on with"
-
-
-def test_models_of_older_trainings_stay(csvs, train_model, evaluate_performance, monkeypatch):
-    set_constants(train_model, EPOCHS=2, HEAD="conv", AUGMENT=False)
-    monkeypatch.setattr(train_model, "create_model", create_small_model)
-    older = [train_model.FOLDER / f"model-0.{number:02}.keras" for number in range(100)]
-    for file in older:  # the new model's figure is one of these
-        file.write_bytes(b"older")
-    interrupt(train_model, monkeypatch, epochs=1)
-    train_model.main()  # goes on: what is older is remembered
-    assert all(file.read_bytes() == b"older" for file in older)
-    (new,) = set(train_model.FOLDER.glob("model-*.keras")) - set(older)
-    best = read_log(train_model.FOLDER)
-    best = best[1][:, best[0].index("val_iou")].max()
-    assert new.name == f"model-{best:.2f}-2.keras"
-    for file in older:
-        if file.name > f"model-{best:.2f}.keras":
-            file.unlink()
-    assert evaluate_performance.find_model_file() == new
-
-
-def test_of_models_with_one_number_the_newest_is_taken(train_model, evaluate_performance):
-    for age, name in enumerate(["0.75-10", "0.75-9", "0.75-2", "0.75", "0.74-11"]):
-        file = train_model.FOLDER / f"model-{name}.keras"
-        file.touch()
-        os.utime(file, (1e9 - age, 1e9 - age))
-    assert evaluate_performance.find_model_file().name == "model-0.75-10.keras"
-
-
-def test_half_files_of_killed_trainings_are_deleted(csvs, train_model, monkeypatch):
-    set_constants(train_model, EPOCHS=1, HEAD="conv")
-    monkeypatch.setattr(train_model, "create_model", create_small_model)
-    killed, at_work = (train_model.FOLDER / f"new-{pid}-training.npz" for pid in (1, 2))
-    for file in (killed, at_work):
-        file.write_bytes(b"half")
-    os.utime(killed, (1e9, 1e9))
     train_model.main()
-    assert not killed.exists() and at_work.exists()
+    log = read_log(train_model.FOLDER)
+    assert log["epoch"].tolist() == [0, 1, 2, 3] and steps == [4 * 3], "the optimizer's state too"
+    np.testing.assert_allclose(log["learning_rate"], expected["learning_rate"])
+    np.testing.assert_allclose(log["val_loss"][:2], expected["val_loss"][:2], rtol=1e-4)
+    assert names_in(train_model.FOLDER) == files and not (train_model.FOLDER / "backup").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no arrays", b"PK\x03\x04"], ids=str)
-def test_a_broken_state_is_named(csvs, train_model, content):
-    (train_model.FOLDER / "training.npz").write_bytes(content)
-    assert "training.npz cannot be read" in message_of(train_model.main)
+def test_a_worse_model_replaces_none_after_a_kill(train_model, monkeypatch):
+    kill(train_model, monkeypatch)
+    log, model = train_model.FOLDER / "log.csv", train_model.FOLDER / "model.keras"
+    column = read_log(train_model.FOLDER).dtype.names.index("val_iou")
+    rows = [line.split(",") for line in log.read_text().splitlines()]
+    rows[1][column] = "0.99"  # as if the first epoch had been the best
+    log.write_text("".join(",".join(row) + "\n" for row in rows))
+    best, train_model.RESUME = model.read_bytes(), True
+    train_model.main()
+    assert len(read_log(train_model.FOLDER)) == 4 and model.read_bytes() == best
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(csvs, train_model, monkeypatch):
-    set_constants(train_model, LEARNING_RATE=1e30, LOSS="mse", HEAD="conv")
-    monkeypatch.setattr(train_model, "create_model", create_small_model)
-    assert "try a smaller LEARNING_RATE" in message_of(train_model.main)
-    assert not (train_model.FOLDER / "training.npz").exists()
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_training_keeps_the_older_model(train_model, monkeypatch, resume):
+    folder = train_model.FOLDER
+    if not resume:  # with RESUME = True there is nothing to go on with
+        kill(train_model, monkeypatch)
+    (folder / "model.keras").write_bytes(b"older")
+    os.utime(folder / "model.keras", (1e9, 1e9))
+    train_model.RESUME = resume
+    train_model.main()
+    (older,) = folder.glob("model_2001-09-0*.keras")
+    assert older.read_bytes() == b"older" and len(read_log(folder)) == 4
+    assert keras.models.load_model(folder / "model.keras", compile=False).output_shape == (None, 4)
 
 
-@pytest.mark.usefixtures("short_backbone")
-def test_after_sigkill_the_same_command_goes_on(csvs, example):
-    folder = csvs / example
-    script = folder / "train_model.py"
-    text = script.read_text()
-    constants = {**SHORT, "EPOCHS": 30, "FREEZE": "all", "HEAD": "conv", "AUGMENT": False}
-    for name, value in constants.items():
-        text, count = re.subn(rf"^{name} = \S+", f"{name} = {value!r}", text, flags=re.MULTILINE)
-        assert count == 1
-    script.write_text(text)
-    with open(csvs / "printed.txt", "w") as printed:
-        process = subprocess.Popen([sys.executable, script], stdout=printed, stderr=printed)
-    deadline = time.monotonic() + 120
-    log = folder / "log.csv"
-    while not log.exists() or len(log.read_text().splitlines()) < 4:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    with np.load(folder / "training.npz") as state:
-        assert state["known"].item().count('"loss"') >= 2
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"Going on after epoch \d+", done.stdout)
-    assert f"Epoch {constants['EPOCHS']}/{constants['EPOCHS']}" in done.stdout
-    assert "Epoch 1/" not in done.stdout
-    names, rows = read_log(folder)
-    assert rows[:, names.index("epoch")].tolist() == list(range(constants["EPOCHS"]))
-    best = rows[:, [name.startswith("val_") and name != "val_loss" for name in names]].max(axis=0)
-    (model_file,) = folder.glob("model-*.keras")
-    assert any(model_file.name == f"model-{value:.2f}.keras" for value in best)
+def test_a_loss_that_is_no_number_ends_the_training(train_model, capsys):
+    train_model.LEARNING_RATE = 1e30
+    train_model.main()
+    assert "Invalid loss" in capsys.readouterr().out
+    assert read_log(train_model.FOLDER).size < 4
+
+
+# The scripts as commands
+
+
+def run(script):
+    """Run a script as a command in this process; return its exit message."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_a_folder_that_cannot_be_written_to(train_model, evaluate_performance, csvs):
+    folder = train_model.FOLDER
+    (folder / "batch.jpg").mkdir()
+    create_small_model().save(folder / "model.keras")
+    edit(folder / "train_model.py", WEIGHTS=None, IMAGE_SIZE=96)
+    message = run(folder / "train_model.py")
+    assert message.startswith("train_model.py: ") and "batch.jpg" in message
+    (folder / "predictions").write_bytes(b"")
+    message = run(folder / "evaluate_performance.py")
+    assert message.startswith("evaluate_performance.py: ") and "predictions" in message
+
+
+def test_names_that_the_console_cannot_print(train_model, evaluate_performance, monkeypatch):
+    folder = train_model.FOLDER
+    create_small_model().save(folder / "model.keras")
+    Image.new("RGB", (60, 40)).save(folder / "Zoë.png")
+    edit(folder / "evaluate_performance.py", IMAGES="example_1/*.png")
+    console = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert run(folder / "evaluate_performance.py") is None
+    console.flush()
+    assert rb"Zo\xeb.png, box " in console.buffer.getvalue()
+
+
+def start(command, path, **environment):
+    """Start a process in which modules are found in `path` first."""
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, command],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it puts into the background with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+@pytest.mark.parametrize(
+    "script", SCRIPTS, ids=lambda script: f"{script.parent.name}-{script.stem}"
+)
+def test_ctrl_c_during_the_imports(tmp_path, script):
+    (tmp_path / "keras.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)")
+    process = start(script, [tmp_path])
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("second_save", ["Ctrl-C", "disk is full"])
+def test_a_save_that_does_not_end_leaves_the_best_model(csvs, train_model, second_save):
+    folder = train_model.FOLDER
+    constants = {"WEIGHTS": None, "IMAGE_SIZE": 96, "FROZEN_LAYERS": 0, "EPOCHS": 40}
+    edit(folder / "train_model.py", **constants, LEARNING_RATE=0.01)
+    (folder / "train_model.py").write_text(
+        (folder / "train_model.py")
+        .read_text()
+        .replace(IMPORT, f"{IMPORT}\nfrom stand_in import MobileNetV2")
+    )
+    (csvs / "stand_in.py").write_text(STAND_IN)
+    process = start(
+        folder / "train_model.py", [csvs, REPOSITORY / "tests"], SECOND_SAVE=second_save
+    )
+    if second_save == "Ctrl-C":
+        while "saving" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors
+    if second_save == "Ctrl-C":
+        assert process.returncode == -signal.SIGINT
+    else:
+        assert process.returncode == 1 and "train_model.py: " in errors.splitlines()[-1]
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    log = read_log(folder)
+    validation = train_model.PhotoDataset(*train_model.read_csv("validation.csv"))
+    ious = keras.ops.convert_to_numpy(train_model.iou(validation.boxes, model.predict(validation)))
+    assert ious.mean() == pytest.approx(log["val_iou"].max(), rel=1e-3)
