@@ -1,8 +1,6 @@
 """Broken, odd and huge photos: each is one that training reads, or left out with a reason."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -23,17 +21,10 @@ def encode(photo, file_format, **options):
     return file.getvalue()
 
 
-def create_photo(mode="RGB", size=SIZE):
+def create_photo(size=SIZE):
     """Return a photo of noise."""
     noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype="uint8")
-    return Image.fromarray(noise).convert(mode)
-
-
-def huge_png(width, height):
-    """Return a PNG that says it is huge, and has no pixels to it."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + chunk
+    return Image.fromarray(noise)
 
 
 def broken_photos():
@@ -44,7 +35,6 @@ def broken_photos():
     for position in range(0, jpeg.index(b"\xff\xda") + 14, 3):  # to the end of the scan's header
         yield f"changed_{position}.jpg", change(jpeg, position, jpeg[position] ^ 0xFF)
     yield "huge_1.jpg", encode(Image.new("1", (20_000, 20_000)), "TIFF", compression="group4")
-    yield "huge_2.png", huge_png(20_000, 20_000)
 
 
 def change(content, position, value):
@@ -66,17 +56,12 @@ def photos_with_broken_exif():
 
 def whole_photos():
     """Yield file names and bytes of photos that are unusual, and whole."""
-    for index, mode in enumerate(("RGB", "L", "CMYK", "YCbCr")):
-        yield f"mode_{index}.jpg", encode(create_photo(mode), "JPEG")
-    for index, mode in enumerate(("RGBA", "LA", "P", "1")):
-        yield f"mode_{index + 4}.png", encode(create_photo(mode), "PNG")
-    frames = [create_photo(mode).convert("P") for mode in ("RGB", "L", "1")]
+    frames = [create_photo().convert(mode) for mode in ("P", "L")]
     animation = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     yield "animated_1.gif", animation
     yield "animated_2.jpg", animation  # the wrong ending, as in the Pet Dataset
     for name in ODD_NAMES:
-        for index in range(2):
-            yield f"{name}_{index}.jpg", encode(create_photo(), "JPEG")
+        yield f"{name}_1.jpg", encode(create_photo(), "JPEG")
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Pillow's, of broken EXIF data

@@ -1,5 +1,6 @@
 """Tests of generate_dataset.py: what becomes a row, what does not and why, and what is written."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,14 +45,12 @@ def draw_box(mode="RGB"):
     return image.convert(mode)
 
 
-def turned(orientation, mode="RGB"):
-    """Return the picture as it lies, and its EXIF data, which turn it upright."""
+def turned(orientation):
+    """Return options for add_pet: the picture as it lies, and EXIF data that turn it upright."""
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
-    turns[8] = Image.Transpose.ROTATE_270
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    image = draw_box(mode)
-    return {"image": image.transpose(turns[orientation]), "exif": exif, "quality": 95}
+    return {"image": draw_box().transpose(turns[orientation]), "exif": exif, "quality": 95}
 
 
 def replace_in(file, pattern, text):
@@ -71,10 +71,6 @@ def make_rows(script):
     """Run main() and return the rows of all photos by their paths."""
     script.main()
     return {row["path"]: row for rows in read_csvs(script.ROOT) for row in rows}
-
-
-def corners_of(row):
-    return tuple(float(row[corner]) for corner in ("xmin", "ymin", "xmax", "ymax"))
 
 
 def files_in(folder):
@@ -104,23 +100,11 @@ def old_files(project):
         (project / name).write_bytes(b"old")
 
 
-class OneProcess:
-    """Stands in for ProcessPoolExecutor: no start of processes, and it sees what tests replace."""
-
-    def __init__(self, *_):
-        self.map = map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 @pytest.fixture
 def augmenting(generate_dataset, monkeypatch):
-    """Return the script, set to augment, in this process."""
-    monkeypatch.setattr(generate_dataset, "ProcessPoolExecutor", OneProcess)
+    """Return the script, set to augment in this process: faster, and tests can replace parts."""
+    executor = contextlib.nullcontext(SimpleNamespace(map=map))
+    monkeypatch.setattr(generate_dataset, "ProcessPoolExecutor", lambda *_: executor)
     generate_dataset.AUGMENTATION = True
     generate_dataset.AUGMENTATION_PER_IMAGE = 3
     generate_dataset.AUGMENTED_SIZE = 64
@@ -140,52 +124,25 @@ def test_rows_are_what_was_drawn(pets, generate_dataset):
     assert {path: list(row.values())[1:] for path, row in rows.items()} == drawn
 
 
-def test_class_from_object(few_pets, generate_dataset):
-    generate_dataset.CLASS_FROM = "object"
-    for path, row in make_rows(generate_dataset).items():
-        expected = ("dog", "1") if "beagle" in path else ("cat", "0")
-        assert (row["class_name"], row["class_id"]) == expected
-    generate_dataset.CLASS_FROM = "breed"
-    with pytest.raises(AssertionError):
-        generate_dataset.main()
-
-
-def test_largest_of_several_boxes(few_pets, generate_dataset, capsys):
+def test_largest_box_in_the_photo(few_pets, generate_dataset, capsys):
     add_pet(few_pets, boxes=[(0, 0, 10, 10), BOX, (50, 50, 60, 60)])
-    assert corners_of(make_rows(generate_dataset)["images/Amber_Cat_9.jpg"]) == BOX
+    row = make_rows(generate_dataset)["images/Amber_Cat_9.jpg"]
+    assert [row[corner] for corner in ("xmin", "ymin", "xmax", "ymax")] == [*map(str, BOX)]
     assert "       1  photos with several objects" in capsys.readouterr().out
+    _, xml = add_pet(few_pets, boxes=[(-1, -0.5, 101, 80.5)])  # up to a pixel outside is clipped
+    assert generate_dataset.read_row(xml)[0][3:7] == (0, 0, *SIZE)
 
 
-def test_up_to_a_pixel_outside_is_clipped(project, generate_dataset):
-    _, xml = add_pet(project, boxes=[(-1, -0.5, 101, 80.5)])
-    assert generate_dataset.read_row(xml)[0][3:7] == (0, 0, 100, 80)
-
-
-@pytest.mark.parametrize("place", ["images", "annotations/xmls/more"])
-def test_which_files_are_xmls(few_pets, generate_dataset, place):
-    _, xml = add_pet(few_pets)
-    (few_pets / place).mkdir(exist_ok=True)
-    xml.rename(few_pets / place / "Amber_Cat_9.XML")
+def test_which_files_are_xmls(few_pets):
+    (few_pets / "annotations/xmls/more").mkdir()
+    for place in ("images/Amber_Cat_8.XML", "annotations/xmls/more/Amber_Cat_9.xml"):
+        add_pet(few_pets, Path(place).stem)[1].rename(few_pets / place)
     for name in ("annotations/xmls/._Amber_Cat_1.xml", "images/._Amber_Cat_1.jpg", "images/a.mat"):
         (few_pets / name).write_bytes(b"\0\1")
     os.mkfifo(few_pets / "images/pipe.xml")
     done = run_script(few_pets)
     assert (done.returncode, "skipped" in done.stderr) == (0, False), done.stderr
-    assert sum(map(len, read_csvs(few_pets))) == 7
-
-
-def test_folder_that_cannot_be_read_is_named(few_pets, generate_dataset, monkeypatch, capsys):
-    locked, scandir = few_pets / "annotations/xmls/locked", os.scandir
-    locked.mkdir()
-
-    def refuse(path):
-        if str(path) == str(locked):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert len(make_rows(generate_dataset)) == 6
-    assert f"Permission denied: '{locked}'" in capsys.readouterr().err
+    assert sum(map(len, read_csvs(few_pets))) == 8
 
 
 # Reasons
@@ -210,35 +167,25 @@ OTHER_SIZE = "the XML's size is not the photo's"
         ("^", '<?xml version="1.0" encoding="pet"?>', "unknown encoding"),
         ("<object>.*</object>", "", "no box"),
         ("<bndbox>.*</bndbox>", "", TOO_SMALL),
-        ("<xmin>10</xmin>", "", TOO_SMALL),
         ("<xmin>10<", "<xmin>nan<", TOO_SMALL),
         ("<xmin>10<", "<xmin>61<", TOO_SMALL),
         ("<ymax>70<", "<ymax>20.9<", TOO_SMALL),
         ("<xmin>10.*70<", "<xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1<", TOO_SMALL),
         ("<xmin>10<", "<xmin>ten<", "could not convert string to float"),
-        ("<width>100<", "<width>wide<", "could not convert string to float"),
         ("<xmin>10<", "<xmin>-1.1<", OUTSIDE),
-        ("<xmax>60<", "<xmax>101.1<", OUTSIDE),
         ("<ymax>70<", "<ymax>inf<", OUTSIDE),
         ("<width>100<", "<width>200<", OTHER_SIZE),  # the box fits, but on another picture
-        ("<height>80<", "<height>160<", OTHER_SIZE),
-        ("<width>100</width><height>80<", "<width>80</width><height>100<", f"{OTHER_SIZE} but"),
+        ("</object>", "</object><object><bndbox><xmin>200</xmin></bndbox></object>", TOO_SMALL),
+        ("<name>cat<", "<name> <", "no class"),
         ("Amber_Cat_9.jpg", "Amber_Cat_8.jpg", "the photo is missing"),
         ("<filename>.*</filename>", "", "the photo is missing"),
-        ("Amber_Cat_9.jpg", "a" * 300, "the photo is missing"),
     ],
 )
 def test_reason_in_xml(project, generate_dataset, pattern, text, expected):
     _, xml = add_pet(project)
     replace_in(xml, pattern, text)
-    assert reason(generate_dataset, xml).startswith(expected)
-    if expected == OTHER_SIZE:
-        assert reason(generate_dataset, xml) == OTHER_SIZE
-
-
-def test_a_box_beyond_the_photo_and_no_class(project, generate_dataset):
-    assert reason(generate_dataset, add_pet(project, boxes=[BOX, (200, 0, 300, 9)])[1]) == OUTSIDE
-    assert reason(generate_dataset, add_pet(project, "nounderscore")[1]) == "no class"
+    generate_dataset.CLASS_FROM = "object"
+    assert reason(generate_dataset, xml) == expected
 
 
 @pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
@@ -266,18 +213,15 @@ def test_every_xml_becomes_a_row_or_a_reason(pets, generate_dataset, capsys):
 
 # Photos of other formats, and turned ones
 
+FORMATS = "GIF P, PNG P, PNG RGBA, PNG LA, JPEG CMYK, JPEG L, BMP RGB, WEBP RGB, TIFF RGB, MPO RGB"
 
-@pytest.mark.parametrize(
-    ("file_format", "mode"),
-    [
-        *(("GIF", "P"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "LA"), ("JPEG", "CMYK")),
-        *(("JPEG", "L"), ("BMP", "RGB"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("MPO", "RGB")),
-    ],
-)
-def test_formats_named_jpg(project, augmenting, monkeypatch, file_format, mode):
+
+@pytest.mark.parametrize("kind", FORMATS.split(", "))
+def test_formats_named_jpg(project, augmenting, monkeypatch, kind):
     """A copy that is not changed shows that the photo is read in the right colours."""
     from imgaug import augmenters
 
+    file_format, mode = kind.split()
     _, xml = add_pet(project, image=draw_box(mode), format=file_format)
     row, _ = augmenting.read_row(xml)
     assert row[1:7] == (*SIZE, *BOX)
@@ -289,6 +233,11 @@ def test_formats_named_jpg(project, augmenting, monkeypatch, file_format, mode):
         pixels = np.asarray(image)
     assert pixels[18:54, 9:36].min() > 200
     assert pixels[:, 42:].max() < 55
+    constants = {"AUGMENTED_SIZE": 64, "AUGMENTATION_DEBUG": True}
+    (copy, *_) = augmenting.augment_photo(row, 0, project, constants)
+    with Image.open(project / Path(copy.path).name) as image:
+        red, green, _ = np.moveaxis(np.asarray(image).astype(int), 2, 0)
+    assert (green - red).max() > 60
 
 
 def test_photos_that_are_refused(project, generate_dataset):
@@ -301,28 +250,29 @@ def test_photos_that_are_refused(project, generate_dataset):
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG"])
-@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("orientation", [3, 6])
 def test_turned_photos(project, generate_dataset, file_format, orientation):
     photo, xml = add_pet(project, **turned(orientation), format=file_format)
     assert generate_dataset.read_row(xml)[0][1:7] == (*SIZE, *BOX)
     write_xml(xml, photo.name, SIZE[::-1], [(10, 10, 50, 50)])
-    expected = f"{OTHER_SIZE} but that before its EXIF turn"
-    assert reason(generate_dataset, xml) == expected
+    assert reason(generate_dataset, xml) == f"{OTHER_SIZE} but that before its EXIF turn"
 
 
 # The split
 
 
 @pytest.mark.parametrize(
-    ("counts", "validation_counts"),
+    ("ratio", "counts", "validation_counts"),
     [
-        ({"cat": 20, "dog": 10, "fox": 5}, {"cat": 4, "dog": 2, "fox": 1}),
-        ({"cat": 2, "dog": 2, "fox": 2}, {"cat": 1, "dog": 1, "fox": 1}),
-        ({"cat": 2, "dog": 40}, {"cat": 1, "dog": 9}),
-        ({"cat": 1, "dog": 10}, {"dog": 2}),
+        (0.8, {"cat": 20, "dog": 10, "fox": 5}, {"cat": 4, "dog": 2, "fox": 1}),
+        (0.8, {"cat": 2, "dog": 2, "fox": 2}, {"cat": 1, "dog": 1, "fox": 1}),
+        (0.8, {"cat": 2, "dog": 40}, {"cat": 1, "dog": 9}),
+        (0.2, {"cat": 2, "dog": 40}, {"cat": 1, "dog": 32}),
+        (0.8, {"cat": 1, "dog": 10}, {"dog": 2}),
     ],
 )
-def test_each_class_is_on_both_sides(generate_dataset, capsys, counts, validation_counts):
+def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, validation_counts):
+    generate_dataset.SPLIT_RATIO = ratio
     names = [name for name, count in counts.items() for _ in range(count)]
     rows = [generate_dataset.Row(str(i), *SIZE, *BOX, name) for i, name in enumerate(names)]
     training, validation = generate_dataset.split_rows(rows)
@@ -332,50 +282,10 @@ def test_each_class_is_on_both_sides(generate_dataset, capsys, counts, validatio
     assert ("class cat has one photo" in capsys.readouterr().err) == (counts["cat"] == 1)
 
 
-def test_rare_class_is_trained_on_where_few_photos_are(generate_dataset):
-    generate_dataset.SPLIT_RATIO = 0.2
-    names = ["cat"] * 2 + ["dog"] * 40
-    rows = [generate_dataset.Row(str(i), *SIZE, *BOX, name) for i, name in enumerate(names)]
-    for side in generate_dataset.split_rows(rows):
-        assert {row.class_name for row in side} == {"cat", "dog"}
-
-
-@pytest.mark.usefixtures("old_files")
-@pytest.mark.parametrize("content", [b"", b"no photo"])
-def test_nothing_usable(few_pets, content):
-    for photo in (few_pets / "images").iterdir():
-        photo.write_bytes(content)
-    before = files_in(few_pets)
-    process = run_script(few_pets)
-    assert (process.returncode, "Traceback" in process.stderr) == (1, False)
-    assert "two usable photos in images. The CSVs are as before." in process.stderr
-    assert "       6  skipped: the photo does not decode" in process.stdout.splitlines()
-    assert files_in(few_pets) == before
-
-
-@pytest.mark.parametrize("change", ["workers", "order"])
-def test_same_input_same_bytes(pets, generate_dataset, monkeypatch, change):
-    def generate():
-        generate_dataset.main()
-        return [(pets / name).read_bytes() for name in CSVS]
-
-    first = generate()
-    if change == "workers":
-        generate_dataset.WORKERS = 1
-    else:
-        walk = os.walk
-        monkeypatch.setattr(os, "walk", lambda *args, **kwargs: [
-            (folder, names, files[::-1]) for folder, names, files in walk(*args, **kwargs)
-        ])  # fmt: skip
-    assert generate() == first
-    generate_dataset.SEED = 1
-    assert generate() != first
-
-
 # Augmentation
 
 
-def test_copies_are_what_the_csv_says_with_any_workers(few_pets, augmenting, monkeypatch):
+def test_copies_are_what_the_csv_says_and_the_same_again(few_pets, augmenting, monkeypatch):
     def make_files():
         augmenting.main()
         return {f: b for f, b in files_in(few_pets).items() if f.suffix in (".csv", ".jpg")}
@@ -384,12 +294,11 @@ def test_copies_are_what_the_csv_says_with_any_workers(few_pets, augmenting, mon
     training, validation = read_csvs(few_pets)
     copies = training[3:]
     assert all(row["path"].startswith("images/") for row in training[:3] + validation)
+    classes = {(row["class_name"], row["class_id"]) for row in training[:3]}
     assert {few_pets / row["path"] for row in copies} == {*few_pets.glob("augmented/*")}
     assert 3 < len(copies) <= 9
-    assert {(row["class_name"], row["class_id"]) for row in copies} <= {
-        (row["class_name"], row["class_id"]) for row in training[:3]
-    }
     for row in copies:
+        assert (row["class_name"], row["class_id"]) in classes
         assert (row["width"], row["height"]) == ("64", "64")
         with Image.open(few_pets / row["path"]) as copy:
             assert (copy.format, copy.mode, copy.size) == ("JPEG", "RGB", (64, 64))
@@ -399,18 +308,15 @@ def test_copies_are_what_the_csv_says_with_any_workers(few_pets, augmenting, mon
     assert len([*few_pets.glob("augmented/*")]) == len(read_csvs(few_pets)[0]) - 3
     augmenting.SEED = 0
     monkeypatch.setattr(augmenting, "ProcessPoolExecutor", ProcessPoolExecutor)
+    walk = os.walk  # the order of the file system does not matter
+    monkeypatch.setattr(os, "walk", lambda *args, **options: [
+        (folder, folders, files[::-1]) for folder, folders, files in walk(*args, **options)
+    ])  # fmt: skip
     assert make_files() == files
 
 
-@pytest.mark.parametrize("orientation", [3, 6])
-@pytest.mark.parametrize(("steps", "tolerance"), [("geometric", 1.5), ("all", 4)])
-def test_boxes_follow_the_picture(project, augmenting, monkeypatch, orientation, steps, tolerance):
-    if steps == "geometric":  # no corner is turned away from the box's sides
-        from imgaug import augmenters as iaa
-
-        sequence = [iaa.Affine(scale=(0.4, 1.2)), iaa.Crop(percent=(0, 0.1)), iaa.Fliplr(0.5)]
-        monkeypatch.setattr(augmenting, "create_augmenter", lambda: iaa.Sequential(sequence))
-    row, _ = augmenting.read_row(add_pet(project, **turned(orientation))[1])
+def test_boxes_follow_the_picture(project, augmenting):
+    row, _ = augmenting.read_row(add_pet(project, **turned(6))[1])
     constants = {"AUGMENTATION_PER_IMAGE": 50, "AUGMENTED_SIZE": 224}
     boxes = set()
     for number in (0, 1):  # each photo is changed in its own way
@@ -419,21 +325,11 @@ def test_boxes_follow_the_picture(project, augmenting, monkeypatch, orientation,
             with Image.open(project / Path(copy.path).name) as image:
                 ys, xs = np.nonzero(np.asarray(image).max(axis=2) > 127)
             extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            assert np.abs(np.subtract(copy[3:7], extent)).max() <= tolerance, copy
+            assert np.abs(np.subtract(copy[3:7], extent)).max() <= 4, copy
         assert len(copies) > 8
         assert boxes.isdisjoint(copy[3:7] for copy in copies)
         boxes.update(copy[3:7] for copy in copies)
     assert len(boxes) > 16
-
-
-@pytest.mark.parametrize("debug", [False, True])
-def test_debug_draws_a_green_box(project, augmenting, debug):
-    constants = {"AUGMENTATION_DEBUG": debug, "AUGMENTED_SIZE": 64}
-    row, _ = augmenting.read_row(add_pet(project, image=Image.new("RGB", SIZE))[1])
-    (copy, *_) = augmenting.augment_photo(row, 0, project, constants)
-    with Image.open(project / Path(copy.path).name) as image:
-        red, green, blue = np.asarray(image).astype(int).max(axis=(0, 1))
-    assert (green > red + 60 and green > blue + 60) == debug
 
 
 @pytest.mark.usefixtures("few_pets")
@@ -447,42 +343,6 @@ def test_other_files_in_the_augmented_folder_stay(project, augmenting, name):
 
 
 # Interrupts
-
-
-@pytest.mark.usefixtures("old_files")
-@pytest.mark.parametrize(
-    ("name", "call"), [("read_row", 3), ("split_rows", 1), ("augment_photo", 2), ("write_csv", 2)]
-)
-def test_interrupt_leaves_the_old_files(few_pets, augmenting, monkeypatch, name, call):
-    calls, original = [], getattr(augmenting, name)
-
-    def interrupt(*arguments):
-        calls.append(arguments)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGINT)  # reaches the main thread, as Ctrl-C does
-        return original(*arguments)
-
-    monkeypatch.setattr(augmenting, name, interrupt)
-    before = files_in(few_pets)
-    with pytest.raises(KeyboardInterrupt):
-        augmenting.main()
-    assert files_in(few_pets) == before
-    assert not [*few_pets.glob("generating-*")]
-
-
-def test_interrupt_leaves_the_other_photos_unread(pets, generate_dataset, monkeypatch):
-    calls = []
-
-    def read_slowly(xml):
-        calls.append(xml)
-        if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
-
-    monkeypatch.setattr(generate_dataset, "read_row", read_slowly)
-    with pytest.raises(KeyboardInterrupt):
-        generate_dataset.main()
-    assert len(calls) < 30
 
 
 @pytest.mark.usefixtures("old_files")
@@ -537,52 +397,34 @@ def test_archives_are_unpacked(project, generate_dataset, archives, place):
 
 
 @pytest.mark.usefixtures("old_files")
+@pytest.mark.filterwarnings("ignore:Skipping invalid path")
 @pytest.mark.parametrize("name", ["annotations.tar.gz", "images.tar.gz"])
-@pytest.mark.parametrize("place", ["server", "project"])
-def test_archive_with_another_md5_touches_nothing(project, generate_dataset, archives, place, name):
-    folder = archives if place == "server" else project
-    with tarfile.open(folder / name, "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("images/evil.jpg"))
-    before = files_in(project)
+@pytest.mark.parametrize("place", ["server", "project", None])
+def test_missing_or_other_archive_touches_nothing(project, generate_dataset, archives, place, name):
+    folder = project if place == "project" else archives
+    (archives / name).unlink()  # as without a network
+    if place:
+        with tarfile.open(folder / name, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("images/evil.jpg"))
+    before, names = files_in(project), {path.name for path in project.iterdir()}
     message = message_of(generate_dataset.main)
+    assert "make demo" in message
     for archive in generate_dataset.ARCHIVES:  # where to get the right ones
         assert generate_dataset.ARCHIVES_ADDRESS + archive in message
     assert (folder / name).as_uri() in message
     assert files_in(project) == before
-    assert not [
-        *project.glob("generating-*"),
-        *project.glob("images"),
-        *project.glob("annotations"),
-    ]
+    assert {path.name for path in project.iterdir()} == names
 
 
 @pytest.mark.usefixtures("old_files")
-def test_no_network(project, generate_dataset):
-    generate_dataset.ARCHIVES_ADDRESS = address = "http://127.0.0.1:9/"
+def test_no_photos_and_no_download(project):
+    edit(project / "generate_dataset.py", DOWNLOAD=False)
     before = files_in(project)
-    message = message_of(generate_dataset.main)
-    for part in (f"{address}images.tar.gz", f"{address}annotations.tar.gz", "make demo"):
-        assert part in message
+    done = run_script(project)
+    assert done.returncode == 1
+    assert f"No such file or directory: '{project / 'images'}'" in done.stderr
+    assert done.stderr.endswith("two usable photos in images. The CSVs are as before.\n")
     assert files_in(project) == before
-
-
-@pytest.mark.filterwarnings("ignore:Skipping invalid path")
-def test_xmls_that_are_there_stay(project, generate_dataset, archives):
-    draw_dataset(project, 6)
-    for photo in (project / "images").iterdir():
-        photo.unlink()
-    (project / "images").rmdir()
-    before = files_in(project / "annotations")
-    assert len(make_rows(generate_dataset)) == 6
-    assert files_in(project / "annotations") == before
-
-
-@pytest.mark.usefixtures("archives")
-def test_no_download(project, generate_dataset, capsys):
-    generate_dataset.DOWNLOAD = False
-    assert "No class has two usable photos in images" in message_of(generate_dataset.main)
-    assert f"No such file or directory: '{project / 'images'}'" in capsys.readouterr().err
-    assert not (project / "images").exists()
 
 
 # As users run it
