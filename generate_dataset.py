@@ -26,7 +26,6 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent  # all paths below are relative to this folder, or absolute
-
 DATASET_FOLDER = "images"  # the photos
 ANNOTATIONS_FOLDER = "annotations/xmls"  # their XMLs; XMLs beside the photos are found too
 DOWNLOAD = True  # get the Oxford-IIIT Pet Dataset when DATASET_FOLDER does not exist
@@ -293,7 +292,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a console that lacks a class's letters
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except (KeyboardInterrupt, OSError) as error:
