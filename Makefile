@@ -2,7 +2,7 @@
 # Each makes its environment, .venv or .venv-backends, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
-BACKENDS = tests/test_backends.py tests/test_distribute.py
+BACKENDS = tests/test_backends.py
 
 .PHONY: demo test test-backends lint copies benchmark results
 
@@ -10,7 +10,8 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 $(addprefix --ignore=,$(BACKENDS))
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup \
+	  --no-loadscope-reorder $(addprefix --ignore=,$(BACKENDS))
 
 test-backends: .venv-backends/ready
 	.venv-backends/bin/python -m pytest $(BACKENDS)

@@ -1,4 +1,4 @@
-"""Time the exported models on one core, as README.md's table shows it; it takes some minutes.
+"""Time example 1's exported models on one core, as README.md's table shows it: some minutes.
 
 .venv/bin/python tests/deploy.py
 """
@@ -28,8 +28,9 @@ ROUNDS, CALLS = 15, 20
 
 def export(model, folder):
     """Export a model; return a file and a function without arguments that predicts, by name."""
-    shape, quiet = model.input_shape[1:], {"verbose": False}
-    quiet["input_signature"] = [keras.Input(shape, dtype="uint8", name="photos")]
+    shape = model.input_shape[1:]
+    signature = [keras.Input(shape, dtype="uint8", name="photos")]
+    quiet = {"verbose": False, "input_signature": signature}
     int8 = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     photos = np.random.default_rng(0).integers(0, 256, (1, *shape), "uint8")
     model.save(folder / "m.keras")
@@ -71,19 +72,19 @@ def main():
     """Print the table: each round times all formats in turn; the medians are shown."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    train_model.WEIGHTS, train_model.FREEZE = None, "none"  # the time does not depend on them
+    train_model.WEIGHTS = None  # the time does not depend on them
     settings = itertools.product(ALPHAS, IMAGE_SIZES)
     for row, (train_model.ALPHA, train_model.IMAGE_SIZE) in enumerate(settings):
         with tempfile.TemporaryDirectory() as folder:
             exported = export(train_model.create_model(), Path(folder))
             rounds = [
                 [milliseconds(predict) for _, predict in exported.values()]
-                for _ in range(ROUNDS + 1)
+                for _ in range(ROUNDS + 1)  # the first warms up
             ]
             sizes = [megabytes(Path(folder) / name) for name, _ in exported.values()]
         if row == 0:
             print("| `ALPHA`, pixels |", " | ".join(exported), "|\n" + "| --- " * 6 + "|")
-        medians = map(statistics.median, zip(*rounds[1:]))  # the first round warms up
+        medians = map(statistics.median, zip(*rounds[1:]))
         cells = [f"{size:.1f} MB, {time:.2g} ms" for size, time in zip(sizes, medians)]
         print(f"| {train_model.ALPHA}, {train_model.IMAGE_SIZE} |", " | ".join(cells), "|")
 
