@@ -161,7 +161,7 @@ def main():
         true, predicted = dataset.classes.argmax(axis=1), answers["classes"].argmax(axis=1)
         print_classes(true, predicted, names)
         labels = [
-            f"{label}, is {names[number]}, IoU {value:.2f}"
+            f"{label}\nis {names[number]}\nIoU {value:.2f}"
             for label, number, value in zip(to_labels(answers["classes"], names), true, ious)
         ]
         pictures = draw_pictures(dataset.paths, answers["coords"], labels, dataset.boxes)
