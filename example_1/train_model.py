@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -77,13 +77,12 @@ def read_csv(name):
 
 def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
-    size = (IMAGE_SIZE, IMAGE_SIZE)
     formats = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # EPS would start Ghostscript
     try:
         with Image.open(path, formats=formats) as photo:
-            photo.draft("RGB", size)  # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size
+            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # decodes a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
-            return photo.resize(size, Image.Resampling.BILINEAR)
+            return photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         raise OSError(f"{path} cannot be read: {error}") from error
 
@@ -165,10 +164,12 @@ def create_model():
         include_top=False,
         weights=WEIGHTS,
     )
-    for index, layer in enumerate(backbone.layers):
-        # Batch normalization keeps ImageNet's averages: a few hundred steps find no better ones.
-        is_kept = index < FROZEN_LAYERS or isinstance(layer, layers.BatchNormalization)
-        layer.trainable = WEIGHTS is None or not is_kept
+    for layer in backbone.layers[:FROZEN_LAYERS]:
+        layer.trainable = WEIGHTS is None  # random layers have nothing to keep
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            # It keeps ImageNet's averages, in training too: a few hundred steps find no better.
+            layer.trainable, layer.momentum = WEIGHTS is None, 0.9
     # Before the last ReLU, which large steps can cut off for good: (batch, 5, 5, 320).
     features = backbone.get_layer("block_16_project_BN").output
     # The first answer is the middle of the photo, half as wide and high.
@@ -256,8 +257,7 @@ def main():
     else:
         shutil.rmtree(backup, ignore_errors=True)
         if model_file.exists():
-            written = time.localtime(model_file.stat().st_mtime)
-            model_file.rename(FOLDER / time.strftime("model_%Y-%m-%d_%H-%M-%S.keras", written))
+            model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
     choice = {"monitor": "val_iou", "mode": "max"}
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),

@@ -32,28 +32,14 @@ def main():
     generate_dataset.main()
 
     print("3. example_1/train_model.py")
-    import keras
-
     import train_model
 
     train_model.WEIGHTS = None  # ImageNet's would be a download, and know nothing of drawings
-    train_model.FROZEN_LAYERS = 0
     train_model.ALPHA = 0.35
     train_model.IMAGE_SIZE = 96
     train_model.BATCH_SIZE = 16
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
     train_model.EPOCHS = 60
-    create_model = train_model.create_model
-
-    def create_model_that_forgets():
-        """Return the model; its averages of batches are of the last ones, not of the first."""
-        model = create_model()
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = 0.9
-        return model
-
-    train_model.create_model = create_model_that_forgets
     train_model.main()
 
     print("4. example_1/evaluate_performance.py")
