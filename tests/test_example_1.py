@@ -322,19 +322,6 @@ def test_the_contact_sheet_has_the_worst_first(project, evaluate_performance):
         np.testing.assert_array_equal(sheet[120::240, 120::240, 0], expected)
 
 
-def test_train_csv_is_read_once(csvs, train_model, evaluate_performance):
-    names = []
-
-    def count(name):
-        names.append(name)
-        return train_model.read_csv(name)
-
-    evaluate_performance.read_csv = count
-    create_small_model().save(train_model.FOLDER / "model.keras")
-    evaluate_performance.main()
-    assert names == ["train.csv", "validation.csv"]
-
-
 @pytest.mark.parametrize(
     ("images", "count"), [("mine", 3), ("mine/a*.jpg", 2), ("{}/mine/b*.jpg", 1)]
 )

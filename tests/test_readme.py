@@ -102,7 +102,7 @@ def run_python(folder, block):
         assert sum(set_constant(folder / script, name, value) for script in SCRIPTS), name
 
 
-def test_every_block_runs(project):
+def test_every_block_of_commands_runs(project):
     prepare(project)
     blocks = BLOCK.findall(README)
     assert len(blocks) >= 8

@@ -115,10 +115,9 @@ def test_a_new_training_keeps_the_older_model(train_model, monkeypatch, resume):
     if not resume:  # with RESUME = True there is nothing to go on with
         kill(train_model, monkeypatch)
     (folder / "model.keras").write_bytes(b"older")
-    os.utime(folder / "model.keras", (1e9, 1e9))
     train_model.RESUME = resume
     train_model.main()
-    (older,) = folder.glob("model_2001-09-0*.keras")
+    (older,) = folder.glob("model_2*.keras")
     assert older.read_bytes() == b"older" and len(read_log(folder)) == 4
     assert keras.models.load_model(folder / "model.keras", compile=False).output_shape == (None, 4)
 
