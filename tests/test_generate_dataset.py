@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from PIL import ExifTags, Image, ImageDraw
 from conftest import edit, message_of
 from draw_pets import BREEDS, draw_dataset, write_xml
 
-COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 SIZE, BOX = (100, 80), (10, 20, 60, 70)  # of add_pet's photo
 CSVS = ("train.csv", "validation.csv")
 
@@ -63,7 +63,8 @@ def replace_in(file, pattern, text):
 def read_csvs(project):
     """Return the rows of train.csv and those of validation.csv as dictionaries of strings."""
     texts = [(project / name).read_text("utf-8") for name in CSVS]
-    assert all(text.startswith(f"{COLUMNS}\n") for text in texts)
+    columns = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id\n"
+    assert all(text.startswith(columns) for text in texts)
     return [list(csv.DictReader(io.StringIO(text, newline=""))) for text in texts]
 
 
@@ -122,6 +123,10 @@ def test_rows_are_what_was_drawn(pets, generate_dataset):
         drawn[f"images/{xml.stem}.jpg"] = [*numbers, name, str(sorted(BREEDS).index(name))]
     rows = make_rows(generate_dataset)
     assert {path: list(row.values())[1:] for path, row in rows.items()} == drawn
+    validation = read_csvs(pets)[1]
+    generate_dataset.SEED = 1
+    assert make_rows(generate_dataset) == rows
+    assert read_csvs(pets)[1] != validation
 
 
 def test_largest_box_in_the_photo(few_pets, generate_dataset, capsys):
@@ -164,16 +169,13 @@ OTHER_SIZE = "the XML's size is not the photo's"
     ("pattern", "text", "expected"),
     [
         ("</annotation>", "", "no element found"),
-        ("^", '<?xml version="1.0" encoding="pet"?>', "unknown encoding"),
         ("<object>.*</object>", "", "no box"),
-        ("<bndbox>.*</bndbox>", "", TOO_SMALL),
-        ("<xmin>10<", "<xmin>nan<", TOO_SMALL),
+        ("<xmin>10</xmin>", "", TOO_SMALL),
         ("<xmin>10<", "<xmin>61<", TOO_SMALL),
         ("<ymax>70<", "<ymax>20.9<", TOO_SMALL),
         ("<xmin>10.*70<", "<xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1<", TOO_SMALL),
         ("<xmin>10<", "<xmin>ten<", "could not convert string to float"),
         ("<xmin>10<", "<xmin>-1.1<", OUTSIDE),
-        ("<ymax>70<", "<ymax>inf<", OUTSIDE),
         ("<width>100<", "<width>200<", OTHER_SIZE),  # the box fits, but on another picture
         ("</object>", "</object><object><bndbox><xmin>200</xmin></bndbox></object>", TOO_SMALL),
         ("<name>cat<", "<name> <", "no class"),
@@ -202,12 +204,14 @@ def test_every_xml_becomes_a_row_or_a_reason(pets, generate_dataset, capsys):
         photo.write_bytes(photo.read_bytes()[:-500])
     xml = pets / f"annotations/xmls/{photos[9].stem}.xml"
     (pets / "images/second.xml").write_text(xml.read_text())
+    (pets / "images/third.xml").write_text('<?xml version="1.0" encoding="pet"?><annotation/>')
     assert len(make_rows(generate_dataset)) == 26
     printed = capsys.readouterr()
     counts = re.findall(r"^ +(\d+)  skipped: (.*)$", printed.out, re.M)
     reasons = ["a second XML for the same photo", "the photo does not decode"]
-    assert counts == [*zip("13", reasons), ("1", "the photo is missing")]
-    for name in (photos[0].stem, *(photo.stem for photo in photos[5:8]), "second"):
+    reasons += ["the photo is missing", "unknown encoding"]
+    assert counts == [*zip("1311", reasons)]
+    for name in (photos[0].stem, *(photo.stem for photo in photos[5:8]), "second", "third"):
         assert re.search(rf"skipped .*{name}\.xml: ", printed.err)
 
 
@@ -299,7 +303,6 @@ def test_copies_are_what_the_csv_says_and_the_same_again(few_pets, augmenting, m
     assert 3 < len(copies) <= 9
     for row in copies:
         assert (row["class_name"], row["class_id"]) in classes
-        assert (row["width"], row["height"]) == ("64", "64")
         with Image.open(few_pets / row["path"]) as copy:
             assert (copy.format, copy.mode, copy.size) == ("JPEG", "RGB", (64, 64))
 
@@ -329,7 +332,6 @@ def test_boxes_follow_the_picture(project, augmenting):
         assert len(copies) > 8
         assert boxes.isdisjoint(copy[3:7] for copy in copies)
         boxes.update(copy[3:7] for copy in copies)
-    assert len(boxes) > 16
 
 
 @pytest.mark.usefixtures("few_pets")
@@ -357,9 +359,9 @@ def test_ctrl_c_is_one_line(few_pets):
     while not [*few_pets.glob("generating-*/copies/augmented_*")]:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    line = process.communicate(timeout=60)[1].strip().splitlines()[-1]
-    assert line == "generate_dataset.py: interrupted. No CSV is half written."
-    assert process.returncode == 1
+    errors = process.communicate(timeout=60)[1].strip()
+    assert errors.endswith("\ngenerate_dataset.py: interrupted. No CSV is half written.")
+    assert (process.returncode, "Traceback" in errors) == (1, False)
     assert files_in(few_pets) == before
 
 
@@ -394,6 +396,9 @@ def test_archives_are_unpacked(project, generate_dataset, archives, place):
     made = {path.name for path in project.iterdir()} - before - {"__pycache__"}
     assert made == {"images", "annotations", *CSVS}
     assert not [*project.rglob("evil.txt"), *project.parent.glob("evil.txt")]
+    shutil.rmtree(project / "images")  # XMLs that are there stay as they are
+    (project / "annotations/xmls/Amber_Cat_1.xml").unlink()
+    assert len(make_rows(generate_dataset)) == 5
 
 
 @pytest.mark.usefixtures("old_files")
