@@ -17,8 +17,8 @@ import pytest
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 EXAMPLES = ("example_1", "example_2", "example_3")
 
-# Trains each example, killed in its third epoch and gone on with, evaluates it, and answers with
-# the models of the backends before. A process a backend: each import takes seconds.
+# Trains each example, the second killed in its third epoch and gone on with, evaluates it, and
+# answers with the models of the backends before. A process a backend: each import takes seconds.
 CODE = """
 import json, shutil, sys
 from pathlib import Path
@@ -45,14 +45,17 @@ for example in ("example_1", "example_2", "example_3"):
             losses.append(float(logs["loss"]))
 
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2 and not train_model.RESUME:
+            if epoch == 2 and example == "example_2" and not train_model.RESUME:
                 raise KeyboardInterrupt
 
     train_model.MobileNetV2, train_model.EPOCHS = create_short_backbone, 4
+    train_model.BATCH_SIZE = 24  # one batch, in one order: TensorFlow shuffles once more
+    train_model.PhotoDataset.on_epoch_end = lambda dataset: None
     train_model.create_model, train_model.SaveBest = create_model_from_the_same_weights, Killed
-    with pytest.raises(KeyboardInterrupt):
-        train_model.main()
-    first, train_model.RESUME = losses[0], True
+    if example == "example_2":
+        with pytest.raises(KeyboardInterrupt):
+            train_model.main()
+        train_model.RESUME = True
     train_model.main()
     evaluate_performance.main()
     log = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)
@@ -63,7 +66,7 @@ for example in ("example_1", "example_2", "example_3"):
         model = keras.models.load_model(file, compile=False)
         answers[file.stem] = keras.tree.flatten(model.predict(photos))[0].tolist()
     pictures = len([*(folder / "predictions").iterdir()])
-    summary[example] = [first, log["epoch"].tolist(), log["loss"].tolist(), pictures, answers]
+    summary[example] = [losses[0], log["epoch"].tolist(), log["loss"].tolist(), pictures, answers]
     monkeypatch.undo()
 print(json.dumps(summary))
 """
@@ -100,12 +103,12 @@ def test_trained_killed_resumed_and_evaluated(run, backend):
 
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="one backend only is installed: make test-backends")
 def test_the_losses_are_the_same(run):
-    """From the same weights, with the same batches: shuffling and augmentation are NumPy's."""
+    """From the same weights, with the same batch: augmentation is NumPy's and Pillow's."""
     for example in EXAMPLES:
         firsts, losses = zip(*((run(b)[example][0], run(b)[example][2]) for b in BACKENDS))
         np.testing.assert_allclose(firsts, firsts[0], rtol=1e-3)
         for loss in losses:
-            np.testing.assert_allclose(loss, losses[0], rtol=0.1)
+            np.testing.assert_allclose(loss, losses[0], rtol=0.05)
 
 
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="one backend only is installed: make test-backends")
