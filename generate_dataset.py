@@ -240,7 +240,7 @@ def split_rows(rows):
         print(f"warning: class {row.class_name} has one photo: it is trained on.", file=sys.stderr)
     rows = [row for row in rows if counts[row.class_name] > 1]
     if not rows:
-        sys.exit(f"No class has two usable photos in {DATASET_FOLDER}. The CSVs are as before.")
+        sys.exit(f"No class has two usable photos: see {DATASET_FOLDER}, {ANNOTATIONS_FOLDER}.")
     names = [row.class_name for row in rows]
     size = max(len(rows) - int(SPLIT_RATIO * len(rows)), len(set(names)))  # one of each class
     training, validation = train_test_split(rows, test_size=size, stratify=names, random_state=SEED)
