@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
-from test_generate_dataset import make_rows
 
 from draw_pets import write_xml
+from test_generate_dataset import make_rows
 
 SIZE = (24, 20)
 BOX = (3, 2, 20, 17)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_generate_dataset import make_rows
 
 from draw_pets import BREEDS, draw_pet
+from test_generate_dataset import make_rows
 
 # CVAT names the sub-folder in <filename>, writes decimals and <attributes>; labelImg writes <path>.
 TEMPLATE = """<?xml version="1.0" encoding="utf-8"?>
