@@ -28,9 +28,7 @@ SHORT = {  # constants for trainings of seconds, from random weights
 }
 
 
-def to_numpy(tensor):
-    """Return a tensor of any backend as a NumPy array."""
-    return keras.ops.convert_to_numpy(tensor)
+to_numpy = keras.ops.convert_to_numpy
 
 
 def message_of(function):
@@ -53,13 +51,8 @@ def create_small_model(image_size=96):
 def create_short_backbone(input_tensor, **options):
     """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
     features = input_tensor
-    for filters, name in (
-        (16, None),
-        (24, None),
-        (32, None),
-        (64, None),
-        (96, "block_16_project_BN"),
-    ):
+    names = [None, None, None, None, "block_16_project_BN"]
+    for filters, name in zip((16, 24, 32, 64, 96), names):
         features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
         features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
         features = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.8)(features))
@@ -182,26 +175,21 @@ def evaluate_performance(train_model, load_script, example):
     return load_script(f"{example}/evaluate_performance")
 
 
-@pytest.fixture(scope="session")
-def train(drawn):
-    """Return a function that trains and evaluates an example in `drawn`, once; it takes seconds."""
-
-    @functools.cache
-    def train(example):
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            train_model, evaluate_performance = import_example(drawn, example, monkeypatch)
-            train_model.MobileNetV2 = create_short_backbone
-            train_model.EPOCHS, train_model.LEARNING_RATE, train_model.AUGMENT = 16, 3e-3, False
-            train_model.main()
-            printed = drawn / example / "printed.txt"
-            with open(printed, "w") as file, contextlib.redirect_stdout(file):
-                evaluate_performance.main()
-
-    return train
+@functools.cache
+def train(folder, example):
+    """Train and evaluate an example in a folder with CSVs; it takes seconds."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        train_model, evaluate_performance = import_example(folder, example, monkeypatch)
+        train_model.MobileNetV2 = create_short_backbone
+        train_model.EPOCHS, train_model.LEARNING_RATE, train_model.AUGMENT = 16, 3e-3, False
+        train_model.main()
+        printed = folder / example / "printed.txt"
+        with open(printed, "w") as file, contextlib.redirect_stdout(file):
+            evaluate_performance.main()
 
 
 @pytest.fixture
-def trained(train, drawn, example, monkeypatch):
+def trained(drawn, example, monkeypatch):
     """Return an example's two scripts, in a folder where they were trained and evaluated."""
-    train(example)
+    train(drawn, example)
     return import_example(drawn, example, monkeypatch)

@@ -95,14 +95,14 @@ def test_photos_are_upright_and_rgb(project, train_model):
 
 
 def test_the_box_goes_where_the_object_goes(train_model):
-    random, zooms = np.random.default_rng(0), []
+    rng, zooms = np.random.default_rng(0), []
     for _ in range(300):
-        left, top = random.integers(0, 45, 2)
-        right, bottom = random.integers(50, 97, 2)
+        left, top = rng.integers(0, 45, 2)
+        right, bottom = rng.integers(50, 97, 2)
         photo = Image.new("RGB", (96, 96), (90, 90, 90))
         photo.paste("white", (left, top, right, bottom))
         box = np.array([left + right, top + bottom, 2 * (right - left), 2 * (bottom - top)]) / 2
-        changed, (x, y, width, height) = train_model.augment(photo, box, random)
+        changed, (x, y, width, height) = train_model.augment(photo, box, rng)
         bright = np.asarray(changed).astype(int).sum(axis=2)
         rows, columns = np.nonzero(bright >= 0.1 * bright.min() + 0.9 * bright.max())
         found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -116,14 +116,12 @@ def test_the_box_goes_where_the_object_goes(train_model):
 def test_augmentation_mirrors_half_and_changes_colours(train_model):
     photo = Image.new("RGB", (96, 96), (60, 90, 150))
     photo.paste((200, 120, 60), (0, 0, 48, 96))
-    box, random = np.array([48, 48, 96, 96.0]), np.random.default_rng(0)
-    changed = [train_model.augment(photo, box, random)[0] for _ in range(200)]
-    pictures = np.array([np.asarray(picture, int) for picture in changed])
-    mirrored = pictures[:, 40, 30, 0] < pictures[:, 40, 66, 0]
-    assert 70 < mirrored.sum() < 130
-    assert np.ptp(pictures.mean(axis=(1, 2, 3))) > 60, "brightness"
-    assert np.ptp(np.ptp(pictures[:, 40].mean(axis=2), axis=1)) > 20, "contrast"
-    assert np.ptp(np.ptp(pictures[:, 40, 30], axis=1)) > 60, "saturation"
+    box, rng = np.array([48, 48, 96, 96.0]), np.random.default_rng(0)
+    pictures = [np.asarray(train_model.augment(photo, box, rng)[0], int) for _ in range(100)]
+    assert 30 < sum(picture[40, 30, 0] < picture[40, 66, 0] for picture in pictures) < 70
+    assert np.ptp([picture.mean() for picture in pictures]) > 60, "brightness"
+    assert np.ptp([np.ptp(picture[40].mean(axis=1)) for picture in pictures]) > 20, "contrast"
+    assert np.ptp([np.ptp(picture[40, 30]) for picture in pictures]) > 60, "saturation"
 
 
 def read_epochs(train_model, count, **constants):
@@ -203,11 +201,11 @@ def test_which_layers_train(train_model, weights, monkeypatch):
         changed = [not np.array_equal(*pair) for pair in zip(old, layer.get_weights())]
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         is_pretrained = weights is not None and layer in backbones[0].layers
-        if layer in backbones[0].layers[:9] or (is_norm and is_pretrained):
+        if is_pretrained and (is_norm or layer in backbones[0].layers[:9]):
             assert not any(changed), layer.name
         elif changed:
             assert any(changed), layer.name
-            assert not is_norm or all(changed[2:]), "the moving averages"
+            assert not is_norm or (all(changed[2:]) and layer.momentum == 0.9), "the averages"
 
 
 def test_weights_may_be_a_file_and_154_frozen_layers_are_all(project, train_model):
