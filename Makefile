@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup \
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder $(addprefix --ignore=,$(BACKENDS))
 
 test-backends: .venv-backends/ready

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exports import check_exports
 from PIL import Image
 
 from conftest import message_of, to_numpy
 
-pytestmark = pytest.mark.xdist_group("example_2")
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
 
@@ -33,17 +33,17 @@ def test_focal_loss_is_the_papers_and_keras(train_model):
 
 
 def test_focal_loss_and_its_gradient_are_finite_at_the_ends(train_model):
-    true = np.float32([[1, 0]] * 5)
     predicted = tf.constant([[0.0, 1.0], [1.0, 0.0], [1e-30, 1.0], [1 - 1e-7, 1e-7], [0.5, 0.5]])
     with tf.GradientTape() as tape:
         tape.watch(predicted)
-        loss = train_model.focal_loss(true, predicted)
+        loss = train_model.focal_loss(np.float32([[1, 0]] * 5), predicted)
     assert np.isfinite(loss).all() and np.isfinite(tape.gradient(loss, predicted)).all()
     assert loss[0] > 10 and loss[1] < 1e-5
 
 
 def test_the_last_class_is_all_others(csvs, train_model, evaluate_performance):
-    for train_model.CLASSES, names in ((2, ["Amber_Cat", "all others"]), (3, NAMES)):
+    more = [*NAMES, "no class"]  # than the CSV has
+    for train_model.CLASSES, names in ((2, ["Amber_Cat", "all others"]), (3, NAMES), (4, more)):
         assert evaluate_performance.list_classes() == names
         paths, _, classes = train_model.read_csv("train.csv")
         assert classes.shape == (24, train_model.CLASSES) and (classes.sum(axis=1) == 1).all()
@@ -97,16 +97,17 @@ def test_accuracy_and_iou_are_those_of_the_models_answers(trained):
     train_model, _ = trained
     printed = (train_model.FOLDER / "printed.txt").read_text()
     model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
-    paths, boxes, classes = train_model.read_csv("validation.csv")
-    photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
-    answers = model.predict(photos)
+    for name in ("train.csv", "validation.csv"):
+        paths, boxes, classes = train_model.read_csv(name)
+        photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
+        answers = model.predict(photos)
+        right = np.mean(answers["classes"].argmax(axis=1) == classes.argmax(axis=1))
+        assert right > 0.6 or name == "validation.csv", "a third of the photos has each class"
     np.testing.assert_allclose(answers["classes"].sum(axis=1), 1, rtol=1e-5)
-    right = np.mean(answers["classes"].argmax(axis=1) == classes.argmax(axis=1))
-    assert right > 0.5, "learned nothing: the most frequent class has a third of the photos"
     assert f"Accuracy: {right:.1%}. Always answering Amber_Cat: 33.3%." in printed
     pairs = keras.utils.bounding_boxes.compute_iou(boxes, answers["coords"], "center_xywh")
     iou = np.diag(to_numpy(pairs)).mean()
-    assert f"validation.csv: 6 photos, IoU {iou:.3f}" in printed and iou > 0.3
+    assert f"validation.csv: 6 photos, IoU {iou:.3f}" in printed
     assert all(re.search(rf"{name} +\d\.\d\d", printed) for name in NAMES), "no precision"
     assert len([*(train_model.FOLDER / "predictions").iterdir()]) == len(paths)
 
@@ -154,7 +155,5 @@ def test_wrong_classes_come_first_on_the_contact_sheet(csvs, train_model, evalua
     assert [int(file.name.partition("_")[0]) for file in sheets[0]] == [4, 0, 1, 2, 5, 3]
 
 
-def test_more_classes_than_the_csv_has(csvs, train_model, evaluate_performance):
-    train_model.CLASSES = 5
-    names = evaluate_performance.list_classes()
-    assert names[:3] == NAMES and len(names) == 5
+def test_the_exported_model_answers_as_keras_does(trained, tmp_path):
+    check_exports(trained[0], tmp_path)
