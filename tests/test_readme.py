@@ -31,10 +31,9 @@ NOT_RUN = {  # command: why
     "make test": "would run this file again",
     "make results": "trains for hours",
     "source .venv/bin/activate": "python is the one that runs this file",
-    "tensorboard --logdir example_1/tensorboard": "serves until it is stopped",
     "KERAS_BACKEND=torch python example_1/train_model.py": "tests/test_backends.py does it",
     "KERAS_BACKEND=torch python example_1/evaluate_performance.py": "likewise",
-    ".venv/bin/python tests/benchmark.py FOLDER": "goes on to 20,000 photos",
+    "make benchmark": "goes on to 20,000 photos",
 }
 MODEL = ("model.keras", "log.csv", "curves.png", "batch.jpg")
 PICTURES = ("predictions/*.jpg", "predictions.png")
