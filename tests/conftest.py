@@ -80,7 +80,6 @@ def edit(script, **constants):
 
 
 def copy_scripts(folder):
-    """Copy the scripts of the repository into a folder."""
     shutil.copy(REPOSITORY / "generate_dataset.py", folder)
     for script in REPOSITORY.glob("example_*/*.py"):
         (folder / script.parent.name).mkdir(exist_ok=True)
@@ -120,14 +119,12 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def project(tmp_path):
-    """Return a folder with a copy of the scripts and no photos."""
     copy_scripts(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def pets(project, drawn):
-    """Return `project` with the drawn pets and their XMLs."""
     for folder in ("images", "annotations"):
         shutil.copytree(drawn / folder, project / folder)
     return project
@@ -135,7 +132,6 @@ def pets(project, drawn):
 
 @pytest.fixture
 def csvs(pets, drawn):
-    """Return `project` with drawn pets and their CSVs."""
     for file in drawn.glob("*.csv"):
         shutil.copy(file, pets)
     return pets
@@ -143,13 +139,11 @@ def csvs(pets, drawn):
 
 @pytest.fixture
 def load_script(project, monkeypatch):
-    """Return a function that imports a script of `project` anew, by its path without `.py`."""
     return functools.partial(import_script, project, monkeypatch=monkeypatch)
 
 
 @pytest.fixture
 def generate_dataset(load_script):
-    """Return the imported copy of generate_dataset.py, with two workers."""
     module = load_script("generate_dataset")
     module.WORKERS = 2
     return module
@@ -163,7 +157,6 @@ def example():
 
 @pytest.fixture
 def train_model(load_script, example):
-    """Return the imported copy of an example's train_model.py, set for a short run."""
     module = load_script(f"{example}/train_model")
     set_constants(module, **SHORT)
     return module
@@ -171,7 +164,6 @@ def train_model(load_script, example):
 
 @pytest.fixture
 def evaluate_performance(train_model, load_script, example):
-    """Return the imported copy of evaluate_performance.py, beside `train_model`."""
     return load_script(f"{example}/evaluate_performance")
 
 

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exports import check_exports
 from PIL import Image
 from shapely.geometry import box as rectangle
 
 from conftest import create_short_backbone, create_small_model, message_of, to_numpy
+from exports import check_exports
 
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
 GREEN, RED = np.array([0, 255, 0]), np.array([255, 0, 0])
@@ -41,9 +41,6 @@ def extent_of(pixels, colour):
     """Return where a colour begins and ends: xmin, ymin, xmax, ymax."""
     rows, columns = np.nonzero(is_colour(pixels, colour))
     return columns.min(), rows.min(), columns.max(), rows.max()
-
-
-# Numbers
 
 
 def test_iou_and_loss_are_those_of_shapely(train_model):
@@ -83,9 +80,6 @@ def test_boxes_of_a_csv_are_centre_and_size_in_the_resized_photo(project, train_
     assert paths == [project / "a.jpg", project / "b.jpg"]
     expected = [[379 * 0.16, 115 * 0.24, 92 * 0.16, 86 * 0.24], [48, 48, 96, 96]]
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
-
-
-# Photos
 
 
 def test_photos_are_upright_and_rgb(project, train_model):
@@ -180,9 +174,6 @@ def test_green_in_the_picture_of_a_batch_is_on_the_boxes(train_model):
         np.testing.assert_allclose(inside, 128, atol=40)
 
 
-# The network
-
-
 @pytest.mark.parametrize("example", ["example_1", "example_2", "example_3"])
 @pytest.mark.parametrize("weights", [None, "imagenet"])
 def test_which_layers_train(train_model, weights, monkeypatch):
@@ -231,9 +222,6 @@ def test_weights_may_be_a_file_and_154_frozen_layers_are_all(project, train_mode
     until_first = keras.Model(model.input, model.get_layer("Conv1").input)
     photos = np.array([0, 127.5, 255]).reshape(3, 1, 1, 1) * np.ones((3, 96, 96, 3))
     np.testing.assert_allclose(until_first(photos)[:, 5, 5, 0], [-1, 0, 1], atol=1e-6)
-
-
-# Training and evaluation
 
 
 def test_training_learns_and_says_so(trained):
@@ -327,9 +315,6 @@ def test_photos_without_a_csv(project, train_model, evaluate_performance, capsys
     assert len(pictures) == count
     for pixels in map(read_pixels, pictures):
         assert is_colour(pixels, RED).any() and not is_colour(pixels, GREEN).any()
-
-
-# What users get wrong: the two scripts as commands are in test_resume.py
 
 
 GOOD = "images/Amber_Cat_1.jpg,100,100,1,1,50,50,cat,0\n"

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exports import check_exports
 from PIL import Image
 
 from conftest import message_of, to_numpy
+from exports import check_exports
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
@@ -76,9 +76,6 @@ def test_a_class_id_that_is_missing_or_negative(csvs, train_model):
     lines[2] = lines[2].rpartition(",")[0] + ",-1"
     (csvs / "train.csv").write_text("\n".join(lines))
     assert "line 3" in message_of(train_model.main)
-
-
-# Training and evaluation
 
 
 def test_the_loss_is_the_weighted_sum_of_both(trained):

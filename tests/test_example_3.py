@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exports import check_exports
 from PIL import Image
 
 from conftest import create_short_backbone, to_numpy
+from exports import check_exports
 
 RANDOM = np.random.default_rng(0)
 GRID = np.zeros((12, 12), "float32")

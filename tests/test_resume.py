@@ -121,9 +121,6 @@ def test_a_loss_that_is_no_number_ends_the_training(train_model, capsys):
     assert read_log(train_model.FOLDER).size < 4
 
 
-# The scripts as commands
-
-
 def run(script):
     """Run a script as a command in this process; return its exit message."""
     handler = signal.getsignal(signal.SIGINT)
