@@ -112,6 +112,8 @@ def test_the_box_goes_where_the_object_goes(train_model):
         np.testing.assert_allclose(found, expected, atol=2)
         assert min(expected) > -1e-3 and max(expected) < 96 + 1e-3
         zooms.append(width / (right - left))
+        if min(zooms[-1], height / (bottom - top)) > 1.02:
+            assert bright.min() > 0, "a window smaller than the photo leaves it"
     assert min(zooms) < 0.8 and max(zooms) > 1.3
 
 

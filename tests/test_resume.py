@@ -73,6 +73,7 @@ def kill(train_model, monkeypatch):
 def test_a_resumed_training_ends_as_if_nothing_had_happened(train_model, monkeypatch):
     train_model.main()
     expected, files = read_log(train_model.FOLDER), names_in(train_model.FOLDER)
+    assert files == ["batch.jpg", "curves.png", "log.csv", "model.keras"]
     (train_model.FOLDER / "model.keras").unlink()
     kill(train_model, monkeypatch)
     assert len(read_log(train_model.FOLDER)) == 2
