@@ -62,7 +62,7 @@ def read_csv(name):
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
     except KeyError as error:
-        sys.exit(f"{name} has no column {error}: run generate_dataset.py again.")
+        sys.exit(f"{name} has no column {error} between commas: run generate_dataset.py again.")
     except (OSError, TypeError, ValueError, csv.Error) as error:
         sys.exit(f"{name} cannot be read ({error}): run generate_dataset.py.")
     if not rows:
@@ -78,9 +78,8 @@ def read_csv(name):
 
 def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
-    formats = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # EPS would start Ghostscript
-    try:
-        with Image.open(path, formats=formats) as photo:
+    try:  # not EPS, which would start Ghostscript
+        with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # decodes a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
             return photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
@@ -128,7 +127,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((SEED, *chosen))  # another in each epoch, not thread
+            rng = np.random.default_rng((self.seed, index))  # whichever thread it is
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), to_grid(boxes)
@@ -136,6 +135,7 @@ class PhotoDataset(keras.utils.PyDataset):
     def on_epoch_end(self):
         if self.training:
             self.order = self.rng.permutation(self.order)
+            self.seed = self.rng.integers(2**32)  # of the epoch's augmentation
 
 
 def to_grid(boxes):
@@ -251,7 +251,7 @@ def main():
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
     is_resumed = RESUME and backup.exists()
-    best = 0
+    best = -1
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)["val_dice_coefficient"])
     else:

@@ -55,8 +55,8 @@ def list_maps(train_model, model):
     for layer in model.layers:
         if isinstance(layer, layers.SeparableConv2D):
             maps.append((layer.output.shape[1:], "enlarged, and a\nfiner map beside", ORANGE))
-    captions = {"coords": "the box", "classes": "probabilities", "cells": "a probability\na cell"}
-    captions["votes"] = "each cell's\nbox"
+    captions = {"coords": "the box", "cells": "a probability\na cell"}
+    captions["classes"] = "probabilities,\nalso of stride 32"
     for name in sorted(model.output_names, reverse=True):
         maps.append((model.get_layer(name).output.shape[1:], captions[name], ORANGE))
     return maps
@@ -82,6 +82,7 @@ def draw_networks(file):
             x = 0.2 + index * STEP
             if colour is not None:
                 axes.add_patch(Rectangle((x, y), SIDE, SIDE, facecolor=colour, edgecolor=GREY))
+            if colour is not None and "also" not in caption:
                 arrow = {"arrowstyle": "->", "color": GREY}
                 ends = (x, y + SIDE / 2), (x - STEP + SIDE, y + SIDE / 2)
                 axes.annotate("", *ends, arrowprops=arrow)

@@ -37,12 +37,11 @@ NOT_RUN = {  # command: why
 }
 MODEL = ("model.keras", "log.csv", "curves.png", "batch.jpg")
 PICTURES = ("predictions/*.jpg", "predictions.png")
-LEAVES = {"python generate_dataset.py": ("train.csv", "validation.csv")}
-for n in "123":
-    LEAVES[f"python example_{n}/train_model.py"] = [f"example_{n}/{name}" for name in MODEL]
-    LEAVES[f"python example_{n}/evaluate_performance.py"] = [
-        f"example_{n}/{name}" for name in PICTURES
-    ]
+LEAVES = {
+    "python generate_dataset.py": ("train.csv", "validation.csv"),
+    "python example_1/train_model.py": [f"example_1/{name}" for name in MODEL],
+    "python example_1/evaluate_performance.py": [f"example_1/{name}" for name in PICTURES],
+}
 SHORT = {"EPOCHS": 1, "WEIGHTS": None, "ALPHA": 0.35, "IMAGE_SIZE": 96, "CELLS": 12, "WORKERS": 2}
 
 
