@@ -1,8 +1,4 @@
-"""A disk that is full stops a script with one line, and what was there before stays whole.
-
-A limit on the size of a file stands in for the disk: it fails in the same calls, and no test needs
-to be root for it.
-"""
+"""A disk that is full (a limit on files' sizes stands in) stops the generator with one line."""
 
 import resource
 import subprocess
