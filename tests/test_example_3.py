@@ -148,7 +148,7 @@ def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
         if name == "train.csv":
             constant = expected.mean(axis=0)
             of_mean = 2 * (constant * expected).sum((1, 2)) / (constant + expected).sum((1, 2))
-            assert dice.mean() > of_mean.mean() + 0.15
+            assert dice.mean() > of_mean.mean() + 0.1
     evaluate_performance.THRESHOLD = 1.0
     evaluate_performance.evaluate(model, "validation.csv")
     printed = capsys.readouterr().out
