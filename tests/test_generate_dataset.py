@@ -357,9 +357,7 @@ def test_ctrl_c_is_one_line(few_pets):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # as in a shell
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not [*few_pets.glob("generating-*/copies/augmented_*")]:
         time.sleep(0.01)
