@@ -1,10 +1,10 @@
-# make demo · test · test-backends · lint · copies · benchmark
+# make demo · test · test-backends · lint · copies · benchmark · results
 # Each makes its environment, .venv or .venv-backends, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 BACKENDS = tests/test_backends.py
 
-.PHONY: demo test test-backends lint copies benchmark
+.PHONY: demo test test-backends lint copies benchmark results
 
 demo: .venv/ready
 	$(RUN) tests/demo.py
@@ -25,6 +25,9 @@ copies: .venv/ready
 
 benchmark: .venv/ready
 	$(RUN) tests/benchmark.py
+
+results: .venv/ready
+	$(RUN) tests/results.py
 
 # What only the tests need, in the releases that they were run with. PyPI's torch brings several GB
 # for NVIDIA's GPUs; pip takes a CPU build of the same release where it finds one, as with PyTorch's

@@ -11,9 +11,6 @@ import glob
 import signal
 import sys
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-
 import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -134,6 +131,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
     sys.stdout.reconfigure(errors="backslashreplace")  # consoles that cannot print a photo's name
     try:
         main()

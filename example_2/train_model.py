@@ -20,9 +20,6 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-
 import keras
 import numpy as np
 from keras import layers, ops
@@ -36,15 +33,15 @@ FOLDER = Path(__file__).resolve().parent  # what is written goes here
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-WEIGHTS = "imagenet"  # None: random, or the path of a .weights.h5 file
+WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 IMAGE_SIZE = 160  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 57  # the backbone's first layers that stay: 0 none, 57 to block 5, 154 all
+FROZEN_LAYERS = 54  # the first that are not trained: 0 none, 54 up to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3
-PATIENCE = 100  # epochs without a better model until it stops; as large as EPOCHS: never
+LEARNING_RATE = 1e-3  # the highest: it rises, then falls
+PATIENCE = 100  # epochs without a better model until it stops; above EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
@@ -65,10 +62,8 @@ def read_csv(name):
             rows = list(csv.DictReader(file))
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
-    except KeyError as error:
-        sys.exit(f"{name} has no column {error} between commas: run generate_dataset.py again.")
-    except (OSError, TypeError, ValueError, csv.Error) as error:
-        sys.exit(f"{name} cannot be read ({error}): run generate_dataset.py.")
+    except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
+        sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
     sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)
@@ -85,7 +80,7 @@ def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
     try:  # not EPS, which would start Ghostscript
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
-            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # decodes a JPEG at 1/2, 1/4 or 1/8
+            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
             return photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
@@ -95,11 +90,11 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of about 0.5 to 1.3 times the photo, somewhere around the box, becomes the photo.
+    # A window of about 0.5 to 1.3 times the photo, which holds the box, becomes the photo.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
     window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)
-    # A smaller window stays within the photo, and a larger one holds all of it.
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # 0: the box at its left
+    # A smaller window stays within the photo; a larger one holds all of it, and black around it.
     start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -107,8 +102,8 @@ def augment(photo, box, rng):
     if rng.uniform() < 0.5:
         photo = ImageOps.mirror(photo)
         box[0] = IMAGE_SIZE - box[0]
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhance(photo).enhance(rng.uniform(0.5, 1.5))
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = enhancer(photo).enhance(rng.uniform(0.5, 1.5))
     return photo, box
 
 
@@ -132,7 +127,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.seed, index))  # whichever thread it is
+            rng = np.random.default_rng((self.epoch_seed, index))  # the same in any thread
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
@@ -140,7 +135,7 @@ class PhotoDataset(keras.utils.PyDataset):
     def on_epoch_end(self):
         if self.training:
             self.order = self.rng.permutation(self.order)
-            self.seed = self.rng.integers(2**32)  # of the epoch's augmentation
+            self.epoch_seed = self.rng.integers(2**32)
 
 
 def draw_batch(photos, boxes):
@@ -172,11 +167,12 @@ def create_model():
         weights=WEIGHTS,
     )
     for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # random layers have nothing to keep
+        layer.trainable = WEIGHTS is None  # random layers must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            # It keeps ImageNet's averages, in training too: a few hundred steps find no better.
-            layer.trainable, layer.momentum = WEIGHTS is None, 0.9
+            # Not trainable is inference mode: a few hundred steps find no better averages.
+            layer.trainable = WEIGHTS is None
+            layer.momentum = 0.9
     # Before the last ReLU, which large steps can cut off for good: (batch, 5, 5, 320).
     features = backbone.get_layer("block_16_project_BN").output
     # The first answer is the middle of the photo, half as wide and high.
@@ -191,34 +187,37 @@ def create_model():
 # The loss
 
 
-def areas(y_true, y_pred):
-    """Return the areas of intersection, union and smallest box around both: (batch,) each."""
-    boxes = ops.stack([y_true, y_pred])  # (2, batch, 4)
-    half = ops.maximum(boxes[..., 2:], 0) / 2
-    minimum, maximum = boxes[..., :2] - half, boxes[..., :2] + half
-    overlap = ops.min(maximum, axis=0) - ops.max(minimum, axis=0)
-    around = ops.max(maximum, axis=0) - ops.min(minimum, axis=0)
-    intersection = ops.prod(ops.maximum(overlap, 0), axis=1)
-    union = ops.sum(ops.prod(2 * half, axis=2), axis=0) - intersection
-    return intersection, union, ops.prod(around, axis=1)
+def corners(boxes):
+    """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
+    half = ops.maximum(boxes[:, 2:], 0) / 2  # the network may answer with a side below 0
+    return boxes[:, :2] - half, boxes[:, :2] + half
+
+
+def iou_and_giou(y_true, y_pred):
+    """Return the intersection over union and the generalized IoU of boxes (batch, 4): (batch,).
+
+    The second is less by the empty share of the smallest box around both, which tells near from far
+    where boxes do not overlap: H. Rezatofighi et al., CVPR 2019.
+    """
+    (true_start, true_end), (pred_start, pred_end) = corners(y_true), corners(y_pred)
+    shared_sides = ops.minimum(true_end, pred_end) - ops.maximum(true_start, pred_start)
+    outer_sides = ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start)
+    intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)
+    areas = ops.prod(true_end - true_start, axis=1) + ops.prod(pred_end - pred_start, axis=1)
+    union, around = areas - intersection, ops.prod(outer_sides, axis=1)
+    iou = intersection / ops.maximum(union, keras.config.epsilon())
+    return iou, iou - (around - union) / ops.maximum(around, keras.config.epsilon())
 
 
 def iou(y_true, y_pred):
     """Return the intersection over union of boxes (batch, 4): (batch,), 0 to 1."""
-    intersection, union, _ = areas(y_true, y_pred)
-    return intersection / ops.maximum(union, keras.config.epsilon())
+    return iou_and_giou(y_true, y_pred)[0]
 
 
 def box_loss(y_true, y_pred):
-    """Return 1 - GIoU + L1 of boxes (batch, 4): (batch,).
-
-    The generalized IoU tells near from far where boxes do not overlap: H. Rezatofighi et al.,
-    Generalized intersection over union, CVPR 2019.
-    """
-    _, union, around = areas(y_true, y_pred)
-    giou = iou(y_true, y_pred) - 1 + union / ops.maximum(around, keras.config.epsilon())
+    """Return 1 - GIoU + L1 of boxes (batch, 4): (batch,)."""
     l1 = ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE
-    return 1 - giou + l1
+    return 1 - iou_and_giou(y_true, y_pred)[1] + l1
 
 
 def focal_loss(y_true, y_pred):
@@ -234,7 +233,7 @@ def focal_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Writes the best model into a new file and renames that: a kill leaves the older one."""
+    """Saves the best model beside model.keras, then renames it: that file is always whole."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -270,25 +269,25 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # By epoch, up for a quarter of them, then down: large first steps undo what ImageNet taught.
+    # It rises for a quarter of the epochs: large first steps would undo what ImageNet taught.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
+    goal = {"monitor": "val_coords_iou", "mode": "max"}
+    best = -1  # worse than any
     is_resumed = RESUME and backup.exists()
-    best = -1
     if is_resumed:
-        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)["val_coords_iou"])
+        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
         shutil.rmtree(backup, ignore_errors=True)
         if model_file.exists():
             model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
-    choice = {"monitor": "val_coords_iou", "mode": "max"}
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(patience=PATIENCE, **choice),
-        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **choice),
+        keras.callbacks.EarlyStopping(patience=PATIENCE, **goal),
+        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **goal),
         keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         keras.callbacks.CSVLogger(log_file, append=is_resumed),
     ]
@@ -299,6 +298,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
     try:
         main()
     except OSError as error:

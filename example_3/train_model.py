@@ -2,11 +2,12 @@
 
     python example_3/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network answers with a grid of CELLS x CELLS probabilities that the object covers a cell. Skip
-connections bring coarse features, which know what is there, and fine ones, which know where it is,
-together. The loss asks for cells that are right, and for grids that overlap:
+The network answers with CELLS x CELLS probabilities that a cell lies in the object's box, which
+evaluate_performance.py turns into boxes. Skip connections join coarse features, which know what is
+there, with fine ones, which know where. The loss asks for right cells, and for grids that overlap:
 
-    loss = binary cross-entropy - log(dice),  dice = 2 sum(p_hat p) / (sum(p_hat) + sum(p))
+    loss = binary cross-entropy - log(dice)
+    dice = 2 sum(y_true y_pred) / (sum(y_true) + sum(y_pred))
 """
 
 import csv
@@ -17,9 +18,6 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
 
 import keras
 import numpy as np
@@ -34,20 +32,20 @@ FOLDER = Path(__file__).resolve().parent  # what is written goes here
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-WEIGHTS = "imagenet"  # None: random, or the path of a .weights.h5 file
+WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 57  # the backbone's first layers that stay: 0 none, 57 to block 5, 154 all
+FROZEN_LAYERS = 54  # the first that are not trained: 0 none, 54 up to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 60  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3
-PATIENCE = 100  # epochs without a better model until it stops; as large as EPOCHS: never
+LEARNING_RATE = 1e-3  # the highest: it rises, then falls
+PATIENCE = 100  # epochs without a better model until it stops; above EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
-CELLS = 28  # 7, 14, 28 or 56 cells a side with 224 pixels: 32, 16, 8 or 4 pixels a cell
+CELLS = IMAGE_SIZE // 8  # cells a side; or IMAGE_SIZE // 32, // 16 or // 4
 
 
 # The photos
@@ -61,10 +59,8 @@ def read_csv(name):
             rows = list(csv.DictReader(file))
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
-    except KeyError as error:
-        sys.exit(f"{name} has no column {error} between commas: run generate_dataset.py again.")
-    except (OSError, TypeError, ValueError, csv.Error) as error:
-        sys.exit(f"{name} cannot be read ({error}): run generate_dataset.py.")
+    except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
+        sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
     sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:]
@@ -80,7 +76,7 @@ def load_photo(path):
     """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
     try:  # not EPS, which would start Ghostscript
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
-            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # decodes a JPEG at 1/2, 1/4 or 1/8
+            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
             return photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     except Exception as error:  # each of Pillow's decoders raises errors of its own
@@ -90,11 +86,11 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of about 0.5 to 1.3 times the photo, somewhere around the box, becomes the photo.
+    # A window of about 0.5 to 1.3 times the photo, which holds the box, becomes the photo.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
     window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)
-    # A smaller window stays within the photo, and a larger one holds all of it.
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # 0: the box at its left
+    # A smaller window stays within the photo; a larger one holds all of it, and black around it.
     start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -102,13 +98,23 @@ def augment(photo, box, rng):
     if rng.uniform() < 0.5:
         photo = ImageOps.mirror(photo)
         box[0] = IMAGE_SIZE - box[0]
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhance(photo).enhance(rng.uniform(0.5, 1.5))
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        photo = enhancer(photo).enhance(rng.uniform(0.5, 1.5))
     return photo, box
 
 
+def to_grid(boxes):
+    """Return which cells have their centre in boxes (batch, 4): (batch, CELLS, CELLS), 0 or 1."""
+    cell_size = IMAGE_SIZE / CELLS
+    centres = (np.arange(CELLS) + 0.5) * cell_size
+    x, y, width, height = np.split(boxes, 4, axis=1)
+    columns = np.abs(centres - x) <= np.maximum(width, cell_size) / 2  # (batch, CELLS)
+    rows = np.abs(centres - y) <= np.maximum(height, cell_size) / 2  # at least one cell
+    return (rows[:, :, None] & columns[:, None, :]).astype("float32")
+
+
 class PhotoDataset(keras.utils.PyDataset):
-    """Batches of photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and of grids."""
+    """Batches of photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and grids of `to_grid`."""
 
     def __init__(self, paths, boxes, training=False):
         super().__init__(workers=THREADS)
@@ -127,7 +133,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.seed, index))  # whichever thread it is
+            rng = np.random.default_rng((self.epoch_seed, index))  # the same in any thread
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), to_grid(boxes)
@@ -135,16 +141,7 @@ class PhotoDataset(keras.utils.PyDataset):
     def on_epoch_end(self):
         if self.training:
             self.order = self.rng.permutation(self.order)
-            self.seed = self.rng.integers(2**32)  # of the epoch's augmentation
-
-
-def to_grid(boxes):
-    """Return which cells have their centre in boxes (batch, 4): (batch, CELLS, CELLS), 0 or 1."""
-    cell_size = IMAGE_SIZE / CELLS
-    cell_centres = (np.arange(CELLS) + 0.5) * cell_size
-    half = np.maximum(boxes[:, 2:], cell_size) / 2  # the smallest box has one cell
-    is_inside = np.abs(cell_centres - boxes[:, :2, None]) <= half[:, :, None]
-    return (is_inside[:, 1, :, None] & is_inside[:, 0, None, :]).astype("float32")
+            self.epoch_seed = self.rng.integers(2**32)
 
 
 def draw_batch(photos, grids):
@@ -152,7 +149,7 @@ def draw_batch(photos, grids):
     sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
     for i, grid in enumerate(grids):
         photo = Image.fromarray(photos[i])
-        opacity = Image.fromarray((100 * grid).astype("uint8"))
+        opacity = Image.fromarray((100 * grid).astype("uint8"))  # of 255
         photo.paste((0, 255, 0), mask=opacity.resize(photo.size, Image.Resampling.NEAREST))
         sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
     sheet.save(FOLDER / "batch.jpg")
@@ -175,18 +172,20 @@ def create_model():
         weights=WEIGHTS,
     )
     for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # random layers have nothing to keep
+        layer.trainable = WEIGHTS is None  # random layers must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            # It keeps ImageNet's averages, in training too: a few hundred steps find no better.
-            layer.trainable, layer.momentum = WEIGHTS is None, 0.9
-    # The skip connections start at the last sum of each size, where residual blocks end.
-    sums = [layer.output for layer in backbone.layers if isinstance(layer, layers.Add)]
-    maps = {features.shape[1]: features for features in sums}
-    features = layers.Conv2D(128, 1, activation="relu6")(sums[-1])
-    while features.shape[1] < CELLS:
+            # Not trainable is inference mode: a few hundred steps find no better averages.
+            layer.trainable = WEIGHTS is None
+            layer.momentum = 0.9
+    # From 7 x 7 cells, which know what is there, up to CELLS x CELLS, which know where.
+    features = backbone.get_layer("block_15_add").output
+    features = layers.Conv2D(128, 1, activation="relu6")(features)
+    for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells a side
+        if features.shape[1] == CELLS:
+            break
+        finer = layers.Conv2D(64, 1, activation="relu6")(backbone.get_layer(name).output)
         features = layers.UpSampling2D(interpolation="bilinear")(features)
-        finer = layers.Conv2D(64, 1, activation="relu6")(maps[features.shape[1]])
         features = layers.Concatenate()([features, finer])
         features = layers.BatchNormalization(momentum=0.9)(features)
         features = layers.SeparableConv2D(128, 3, padding="same", activation="relu6")(features)
@@ -198,7 +197,7 @@ def create_model():
 
 
 def dice_coefficient(y_true, y_pred):
-    """Return how much grids (batch, CELLS, CELLS) overlap (F. Milletari et al., V-Net, 2016)."""
+    """Return the overlap of grids (batch, CELLS, CELLS): (batch,), 0 to 1 (V-Net, 3DV 2016)."""
     both = ops.sum(y_true * y_pred, axis=(1, 2))
     total = ops.sum(y_true + y_pred, axis=(1, 2))
     return 2 * both / ops.maximum(total, keras.config.epsilon())
@@ -206,16 +205,16 @@ def dice_coefficient(y_true, y_pred):
 
 def grid_loss(y_true, y_pred):
     """Return binary cross-entropy - log(dice) of grids (batch, CELLS, CELLS): (batch,)."""
-    entropy = ops.mean(keras.losses.binary_crossentropy(y_true, y_pred), axis=1)
+    entropy = keras.losses.binary_crossentropy(y_true, y_pred)  # (batch, CELLS)
     dice = ops.maximum(dice_coefficient(y_true, y_pred), keras.config.epsilon())
-    return entropy - ops.log(dice)
+    return ops.mean(entropy, axis=1) - ops.log(dice)
 
 
 # The training
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Writes the best model into a new file and renames that: a kill leaves the older one."""
+    """Saves the best model beside model.keras, then renames it: that file is always whole."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -245,25 +244,25 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # By epoch, up for a quarter of them, then down: large first steps undo what ImageNet taught.
+    # It rises for a quarter of the epochs: large first steps would undo what ImageNet taught.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
+    goal = {"monitor": "val_dice_coefficient", "mode": "max"}
+    best = -1  # worse than any
     is_resumed = RESUME and backup.exists()
-    best = -1
     if is_resumed:
-        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)["val_dice_coefficient"])
+        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
         shutil.rmtree(backup, ignore_errors=True)
         if model_file.exists():
             model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
-    choice = {"monitor": "val_dice_coefficient", "mode": "max"}
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
         keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(patience=PATIENCE, **choice),
-        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **choice),
+        keras.callbacks.EarlyStopping(patience=PATIENCE, **goal),
+        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **goal),
         keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         keras.callbacks.CSVLogger(log_file, append=is_resumed),
     ]
@@ -274,6 +273,7 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
     try:
         main()
     except OSError as error:

@@ -51,14 +51,14 @@ def create_small_model(image_size=96):
 def create_short_backbone(input_tensor, **options):
     """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
     features = input_tensor
-    names = [None, None, None, None, "block_16_project_BN"]
-    for filters, name in zip((16, 24, 32, 64, 96), names):
+    for filters, block in ((16, 0), (24, 2), (32, 5), (64, 12), (96, 15)):
         features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
         features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
         features = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.8)(features))
         residual = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
-        residual = layers.BatchNormalization(momentum=0.8, name=name)(residual)
-        features = layers.Add()([features, residual])
+        residual = layers.BatchNormalization(momentum=0.8)(residual)
+        features = layers.Add(name=f"block_{block}_add")([features, residual])
+    features = layers.BatchNormalization(momentum=0.8, name="block_16_project_BN")(features)
     return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
 
 

@@ -7,13 +7,17 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
 
+import recipes
 from conftest import import_example
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
@@ -52,7 +56,7 @@ for example in ("example_1", "example_2", "example_3"):
 
     train_model.MobileNetV2, train_model.EPOCHS = create_short_backbone, 4
     train_model.BATCH_SIZE = 24  # one batch, in one order: TensorFlow shuffles once more
-    train_model.PhotoDataset.on_epoch_end = lambda dataset: setattr(dataset, "seed", 0)
+    train_model.PhotoDataset.on_epoch_end = lambda dataset: setattr(dataset, "epoch_seed", 0)
     train_model.create_model, train_model.SaveBest = create_model_from_the_same_weights, Killed
     if example == "example_2":
         with pytest.raises(KeyboardInterrupt):
@@ -115,3 +119,87 @@ def test_losses_and_answers_are_the_same(drawn, monkeypatch, example):
         model = keras.models.load_model(drawn / f"{name}.keras", compile=False)
         for found in (*answers[number + 1 :], {name: keras.tree.flatten(model.predict(photos))[0]}):
             np.testing.assert_allclose(found[name], answers[number][name], atol=1e-2)
+
+
+# Trains example 1 with the recipe for several devices, as one of two processes or as one alone.
+DISTRIBUTED = """
+import sys, conftest, keras, train_model
+conftest.set_constants(train_model, **conftest.SHORT)
+train_model.MobileNetV2 = conftest.create_short_backbone
+train_model.AUGMENT, train_model.EPOCHS = False, int(sys.argv[1])
+train_model.main()
+print(len(keras.distribution.list_devices()), "devices")
+"""
+RECIPE = next(recipe for recipe in recipes.read_recipes() if recipe.name.startswith("Several GPUs"))
+no_jax = pytest.mark.skipif("jax" not in BACKENDS, reason="jax is not installed")
+
+
+@pytest.fixture
+def start(csvs, tmp_path_factory):
+    """Return a function that starts the recipe; each process has a copy of the scripts."""
+    recipes.apply(RECIPE, csvs)
+    folders = [csvs, tmp_path_factory.mktemp("other") / "machine"]
+    shutil.copytree(*folders)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+
+    def start(epochs, process=0, processes=1, devices=1):
+        paths = folders[process] / "example_1", os.path.dirname(__file__)
+        environment = {
+            "KERAS_BACKEND": "jax",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
+        if processes > 1:
+            addresses = f"127.0.0.1:{port},127.0.0.1:{port + 1}"
+            environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = addresses
+            environment["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(processes)
+            environment["KERAS_DISTRIBUTION_PROCESS_ID"] = str(process)
+        command = [sys.executable, "-c", DISTRIBUTED, str(epochs)]
+        out = subprocess.PIPE
+        return subprocess.Popen(command, env=os.environ | environment, stdout=out, stderr=out)
+
+    start.folders = folders
+    return start
+
+
+def finish(process):
+    """Wait for a process, which must end well; return what it printed."""
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()[-3000:]
+    return printed.decode()
+
+
+def read_weights(folder):
+    model = keras.models.load_model(folder / "example_1" / "model.keras", compile=False)
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+@no_jax
+def test_two_machines_and_two_devices_train_as_one(start):
+    """24 photos in batches of 8: a photo that is seen twice or not at all changes the weights."""
+    first, second = start.folders
+    before = sorted(second.rglob("*"))
+    assert "1 devices" in finish(start(2))
+    one = read_weights(first)
+    assert "2 devices" in finish(start(2, devices=2))
+    np.testing.assert_allclose(read_weights(first), one, atol=1e-3)
+    pair = [start(2, process, processes=2) for process in (0, 1)]
+    assert all("2 devices" in finish(process) for process in pair)
+    np.testing.assert_allclose(read_weights(first), one, atol=1e-3)
+    assert [path for path in sorted(second.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@no_jax
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_machine_ends_the_other(start, victim):
+    pair = [start(500, process, processes=2) for process in (0, 1)]
+    log, deadline = start.folders[0] / "example_1" / "log.csv", time.monotonic() + 200
+    while not log.exists():
+        assert time.monotonic() < deadline and pair[0].poll() is None
+        time.sleep(0.1)
+    pair[victim].kill()
+    pair[1 - victim].communicate(timeout=240)
+    assert pair[1 - victim].returncode != 0
+    pair[victim].communicate()

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image, ImageSequence
+
 import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,9 +30,7 @@ NOT_RUN = {  # command: why
     "make demo": "trains for minutes",
     "make test": "would run this file again",
     "source .venv/bin/activate": "python is the one that runs this file",
-    "KERAS_BACKEND=torch python example_1/train_model.py": "tests/test_backends.py does it",
-    "KERAS_BACKEND=torch python example_1/evaluate_performance.py": "likewise",
-    "make benchmark": "goes on to 20,000 photos",
+    "make results": "trains for hours; tests/test_recipes.py does it for seconds",
 }
 MODEL = ("model.keras", "log.csv", "curves.png", "batch.jpg")
 PICTURES = ("predictions/*.jpg", "predictions.png")
@@ -59,6 +59,8 @@ def prepare(folder):
         file.rename(folder / "my_photos" / file.name)
     for name, value in SHORT.items():
         assert sum(set_constant(folder / script, name, value) for script in SCRIPTS)
+    film = [Image.open(file).resize((120, 90)) for file in sorted(folder.glob("images/*.jpg"))[:3]]
+    film[0].save(folder / "film.gif", save_all=True, append_images=film[1:], duration=[40, 80, 120])
     (folder / "bin").mkdir()
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -97,8 +99,9 @@ def run_python(folder, block):
         assert sum(set_constant(folder / script, name, value) for script in SCRIPTS), name
 
 
-def test_every_block_of_commands_runs(project):
+def test_every_block_of_commands_runs(project, load_script):
     prepare(project)
+    load_script("example_3/train_model").create_model().save(project / "example_3" / "model.keras")
     blocks = BLOCK.findall(README)
     assert len(blocks) >= 8
     for language, block in blocks:
@@ -109,6 +112,10 @@ def test_every_block_of_commands_runs(project):
             run_python(project, block)
     rows = (project / "train.csv").read_text()
     assert "my_photos/" in rows and ",cat," in rows and ",dog," in rows
+    film, durations = Image.open(project / "found.gif"), []
+    for frame in ImageSequence.Iterator(film):
+        durations.append(frame.info["duration"])
+    assert film.size == (120, 90) and durations == [40, 80, 120]
     unused = {line for line in (*NOT_RUN, *LEAVES) if line not in README}
     assert not unused, "not in the README any more"
 
@@ -136,7 +143,8 @@ def test_every_link_and_picture_leads_somewhere():
 def test_every_constant_in_the_readme_exists():
     names = {name for code in CODE for name in re.findall(r"\b[A-Z][A-Z_]+[A-Z]\b", code)}
     names = {name for name in names if not name.startswith(("KERAS_", "MALLOC_", "TF_"))}
-    names -= {"BILINEAR", "DEFAULT", "FOLDER", "ONNX", "PIL", "RGB", "SGD"}  # the libraries'
+    # The libraries', and those of a recipe.
+    names -= {"BILINEAR", "DEFAULT", "FOLDER", "ONNX", "PIL", "RGB", "SGD", "PROCESS", "PROCESSES"}
     text = "".join((REPOSITORY / script).read_text() for script in SCRIPTS)
     missing = {name for name in names if not re.search(rf"^{name} = ", text, re.MULTILINE)}
     assert len(names) >= 20 and not missing
