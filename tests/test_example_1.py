@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 from shapely.geometry import box as rectangle
 
-from conftest import create_short_backbone, create_small_model, message_of, to_numpy
+from conftest import REPOSITORY, create_short_backbone, create_small_model, message_of, to_numpy
 from exports import check_exports
 
 COLUMNS = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"
@@ -224,6 +224,24 @@ def test_weights_may_be_a_file_and_154_frozen_layers_are_all(project, train_mode
     until_first = keras.Model(model.input, model.get_layer("Conv1").input)
     photos = np.array([0, 127.5, 255]).reshape(3, 1, 1, 1) * np.ones((3, 96, 96, 3))
     np.testing.assert_allclose(until_first(photos)[:, 5, 5, 0], [-1, 0, 1], atol=1e-6)
+
+
+WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+IMAGENET = REPOSITORY.parent / "shared" / "keras_home" / "models" / WEIGHTS
+
+
+@pytest.mark.skipif(not IMAGENET.exists(), reason="ImageNet's weights are not at hand")
+def test_the_map_that_the_head_reads_lives(csvs, train_model):
+    """Else the answer is one constant box. After the last ReLU such steps kill channels."""
+    train_model.WEIGHTS, train_model.ALPHA, train_model.EPOCHS = str(IMAGENET), 1.0, 8
+    train_model.FROZEN_LAYERS = 54
+    train_model.main()
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    head = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)][-1]
+    photos, _ = train_model.PhotoDataset(*train_model.read_csv("train.csv"))[0]
+    features, boxes = keras.Model(model.inputs, [head.input, model.output]).predict(photos)
+    assert (features.std(axis=(0, 1, 2)) > 1e-3).mean() > 0.99
+    assert boxes.std(axis=0).min() > 1
 
 
 def test_training_learns_and_says_so(trained):
