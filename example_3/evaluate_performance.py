@@ -2,8 +2,8 @@
 
     python example_3/evaluate_performance.py    # after train_model.py
 
-Reads boxes back from the grid: cells above THRESHOLD that touch each other are an object, and the
-object with the highest sum of probabilities is the answer. Prints how well grids (dice) and boxes
+Reads boxes back from the grid: what hangs together above THRESHOLD is an object, and the object
+with the highest sum of probabilities is the answer. Prints how well grids (dice) and boxes
 (IoU) agree with the true ones, and draws them: each validation photo in predictions/, and the
 worst, middle and best of them in predictions.png. Red are the cells and the boxes, the answer's
 line is thicker; green is the truth.
@@ -47,17 +47,18 @@ def load_model():
 
 def find_boxes(grid):
     """Return the boxes of the objects in a grid (CELLS, CELLS): (objects, 4), the answer first."""
-    objects, _ = ndimage.label(grid > THRESHOLD)
+    fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)  # edges within cells
+    objects, _ = ndimage.label(fine > THRESHOLD)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(objects), start=1):
-        is_object = objects == number
-        if is_object.sum() >= MIN_CELLS:
+        cells = (objects == number)[2::5, 2::5]  # the middle of each
+        if cells.sum() >= MIN_CELLS:
             x, y = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
             box = (x, y, columns.stop - columns.start, rows.stop - rows.start)
-            found.append((grid[is_object].sum(), box))
+            found.append((grid[cells].sum(), box))
     found.sort(reverse=True)
     boxes = np.array([box for _, box in found]).reshape(-1, 4)
-    return boxes * train_model.IMAGE_SIZE / train_model.CELLS
+    return boxes * train_model.IMAGE_SIZE / len(fine)
 
 
 def evaluate(model, csv_name):

@@ -87,7 +87,7 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         (0.5, 2, [[2, 1, 5, 4], [6, 6, 9, 10]]),
         (0.5, 1, [[2, 1, 5, 4], [6, 6, 9, 10], [5, 4, 6, 5]]),
         (0.7, 2, [[2, 1, 5, 4]]),
-        (0.3, 2, [[2, 1, 5, 4], [6, 6, 9, 10], [0, 11, 2, 12]]),
+        (0.3, 2, [[2, 1, 6, 5], [6, 6, 9, 10], [0, 11, 2, 12]]),  # the corner is above 0.3
         (0.97, 1, []),
         (0.5, 13, []),
     ],
@@ -97,7 +97,16 @@ def test_objects_of_a_grid(train_model, evaluate_performance, threshold, min_cel
     boxes = evaluate_performance.find_boxes(GRID)
     assert boxes.shape == (len(expected), 4), "the answer first: the highest sum, not the largest"
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
-    np.testing.assert_allclose(corners, 8 * np.reshape(expected, (-1, 4)))
+    np.testing.assert_allclose(corners, 8 * np.reshape(expected, (-1, 4)), atol=8 * 0.4)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.25, 0.4, 0.49])
+def test_an_edge_is_where_the_probability_crosses_the_threshold(evaluate_performance, probability):
+    grid = np.zeros((12, 12), "float32")
+    grid[4:8, 4:8], grid[4:8, 8] = 1, probability
+    ((x, _, width, _),) = evaluate_performance.find_boxes(grid)
+    edge = 7.5 + np.interp(-0.5, [-1, -probability], [0, 1])  # between two cells' centres
+    assert abs((x + width / 2) / 8 - edge) <= 0.1 + 1e-6  # a fifth of a cell is a step
 
 
 def test_cells_and_boxes_are_drawn_where_they_are(
