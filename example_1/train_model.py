@@ -33,11 +33,11 @@ TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
-IMAGE_SIZE = 160  # 96, 128, 160, 192 or 224 pixels
+IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # the first that are not trained: 0 none, 54 up to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
-BATCH_SIZE = 32
+BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # the highest: it rises, then falls
 PATIENCE = 100  # epochs without a better model until it stops; above EPOCHS: never
 THREADS = 2  # that read and augment photos
@@ -166,7 +166,7 @@ def create_model():
             # Not trainable is inference mode: a few hundred steps find no better averages.
             layer.trainable = WEIGHTS is None
             layer.momentum = 0.9
-    # Before the last ReLU, which large steps can cut off for good: (batch, 5, 5, 320).
+    # Before the last ReLU, which large steps can cut off for good: (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
     # The first answer is the middle of the photo, half as wide and high.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)

@@ -23,8 +23,6 @@ DIFFERENT = {  # what has the same name as in example 1 and another text, and wh
         "main": "classes too",
     },
     "example_3/train_model.py": {
-        "IMAGE_SIZE": "a fine grid needs fine maps",
-        "EPOCHS": "its epochs are slower, and each cell is told what is right",
         "PhotoDataset": "a grid instead of a box",
         "draw_batch": "a grid instead of a box",
         "create_model": "a grid instead of a box",
