@@ -29,6 +29,8 @@ def read_recipes():
     for name, old_cell, new_cell in ROW.findall(section):
         pairs = zip(CODE.findall(old_cell), CODE.findall(new_cell), strict=True)
         recipes.append(Recipe(name, [(find_script(old), old, new) for old, new in pairs]))
+    of_2018 = [edit for recipe in recipes if "(2018)" in recipe.name for edit in recipe.edits]
+    recipes.append(Recipe("all of (2018)", of_2018))
     for name, script, diff in DIFF.findall(section):
         edits = []
         for hunk in diff.split("@@\n"):

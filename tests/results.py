@@ -30,8 +30,7 @@ COLUMNS = ("run", "example", "constants", "seed", "iou", "above_half", "other", 
 HEADINGS = {  # of the README's tables: the column of results.csv
     "IoU": "iou",
     "above 0.5": "above_half",
-    "accuracy": "other",
-    "dice": "other",
+    "accuracy, dice": "other",
     "minutes": "minutes",
 }
 SEEDS = (0, 1, 2)
@@ -120,10 +119,11 @@ def fill_tables(text, results):
         rows = [row for row in results if row["run"] == cells[0]]
         if not rows:
             continue
-        for index, heading in enumerate(headings):
-            if heading in HEADINGS:
-                mean = np.mean([float(row[HEADINGS[heading]]) for row in rows])
-                cells[index] = f"{mean:.1f}" if heading == "minutes" else f"{mean:.3f}"
+        for heading, column in HEADINGS.items():
+            mean = np.mean([float(row[column] or 0) for row in rows])
+            if heading in headings and mean > 0:  # example 1 has no dice
+                figure = f"{mean:.1f}" if heading == "minutes" else f"{mean:.3f}"
+                cells[headings.index(heading)] = figure
         lines[number] = f"| {' | '.join(cells)} |"
     return "\n".join(lines)
 

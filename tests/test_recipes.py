@@ -25,7 +25,7 @@ def eagerly():
 def test_every_recipe_is_read():
     text = (REPOSITORY / "README.md").read_text()
     rows = re.findall(r"^\|.* \| `.*` \| `", text, re.MULTILINE)
-    assert len(RECIPES) == text.count("```diff") + len(rows)
+    assert len(RECIPES) == text.count("```diff") + len(rows) + 1  # all of 2018
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
