@@ -7,6 +7,7 @@ import keras
 import pytest
 
 import recipes
+import results
 from conftest import REPOSITORY, SHORT, create_short_backbone, set_constants
 
 RECIPES = recipes.read_recipes()
@@ -48,3 +49,15 @@ def test_a_recipe_that_does_not_fit_is_noticed(tmp_path):
     recipe = recipes.Recipe("", [("example_1/train_model.py", "no such line\n", "")])
     with pytest.raises(ValueError, match="no such line"):
         recipes.apply(recipe, tmp_path)
+
+
+def test_tables_have_the_means_of_the_seeds():
+    rows = [{"run": "SGD", "iou": iou, "other": "0", "minutes": "2"} for iou in ("0.5", "0.7")]
+    rows = [{**row, "above_half": "0.9"} for row in rows]
+    table = "| recipe | IoU | minutes |\n| --- | --- | --- |\n| SGD | {} | {} |\n| MSE | | |\n"
+    assert results.fill_tables(table.format(0.1, ""), rows) == table.format("0.600", "2.0")
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert results.fill_tables(text, results.read_results()) == text
