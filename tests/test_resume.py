@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import REPOSITORY, create_small_model, edit
+from conftest import create_small_model, edit
 
-SCRIPTS = sorted(REPOSITORY.glob("example_*/*.py"))
 IMPORT = "from keras.applications.mobilenet_v2 import MobileNetV2, preprocess_input"
 # Stands in for MobileNetV2. While the second model is saved, the disk is full or time passes.
 STAND_IN = """
@@ -162,16 +161,6 @@ def start(command, path, **environment):
         # A shell starts what it puts into the background with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=str)
-def test_ctrl_c_during_the_imports(tmp_path, script):
-    (tmp_path / "keras.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)")
-    process = start(script, tmp_path)
-    assert process.stdout.readline() == "here\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("", "")
-    assert process.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("second_save", ["Ctrl-C", "disk is full"])
