@@ -36,7 +36,7 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # the first that are not trained: 0 none, 54 up to block 5, 154 all
+FROZEN_LAYERS = 54  # that keep ImageNet's weights: 0 none, 54 up to block 5, 154 all but the head
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -55,7 +55,7 @@ CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 
 def read_csv(name):
-    """Return the paths of a CSV's n photos, their boxes, (n, 4), and classes, (n, CLASSES)."""
+    """Return a CSV's n paths, boxes (n, 4) in the resized photo, and classes (n, CLASSES)."""
     columns = ("width", "height", "xmin", "ymin", "xmax", "ymax", "class_id")
     try:
         with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
@@ -69,7 +69,7 @@ def read_csv(name):
     sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
     if not is_inside.all():
-        line = np.argmin(is_inside.all(axis=1)) + 2
+        line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
         sys.exit(f"{name}, line {line}: no class or no box in the photo. Run generate_dataset.py.")
     boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
     classes = keras.utils.to_categorical(np.minimum(class_ids[:, 0], CLASSES - 1), CLASSES)
@@ -77,8 +77,8 @@ def read_csv(name):
 
 
 def load_photo(path):
-    """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
-    try:  # not EPS, which would start Ghostscript
+    """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
+    try:  # the formats are all but EPS, for which Pillow would start Ghostscript
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
@@ -90,12 +90,12 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of about 0.5 to 1.3 times the photo, which holds the box, becomes the photo.
+    # A window of 0.43 to 1.5 times the photo's sides, which holds the box, becomes the photo.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
     window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # 0: the box at its left
-    # A smaller window stays within the photo; a larger one holds all of it, and black around it.
-    start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # its top left corner
+    spare = IMAGE_SIZE - window  # below 0: the window holds all of the photo, and black around it
+    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
@@ -127,7 +127,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # the same in any thread
+            rng = np.random.default_rng((self.epoch_seed, index))  # whatever the threads' order
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
@@ -143,8 +143,8 @@ def draw_batch(photos, boxes):
     sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
     for i, (x, y, width, height) in enumerate(boxes):
         photo = Image.fromarray(photos[i])
-        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        ImageDraw.Draw(photo).rectangle(corners, outline=(0, 255, 0), width=2)
+        rectangle = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        ImageDraw.Draw(photo).rectangle(rectangle, outline=(0, 255, 0), width=2)
         sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
     sheet.save(FOLDER / "batch.jpg")
 
@@ -170,12 +170,12 @@ def create_model():
         layer.trainable = WEIGHTS is None  # random layers must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            # Not trainable is inference mode: a few hundred steps find no better averages.
+            # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
             layer.trainable = WEIGHTS is None
-            layer.momentum = 0.9
-    # Before the last ReLU, which large steps can cut off for good: (batch, 7, 7, 320).
+            layer.momentum = 0.9  # if trained: its averages follow in tens of steps
+    # Not the last map: its ReLU can get stuck at 0 for good. (batch, 7, 7, 320) with 224 pixels.
     features = backbone.get_layer("block_16_project_BN").output
-    # The first answer is the middle of the photo, half as wide and high.
+    # The first answer is near the middle of the photo, half as wide and high.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     coords = layers.Reshape((4,), name="coords")(box)
@@ -196,17 +196,17 @@ def corners(boxes):
 def iou_and_giou(y_true, y_pred):
     """Return the intersection over union and the generalized IoU of boxes (batch, 4): (batch,).
 
-    The second is less by the empty share of the smallest box around both, which tells near from far
-    where boxes do not overlap: H. Rezatofighi et al., CVPR 2019.
+    GIoU is IoU minus the share of the smallest box around both that neither covers. Boxes that do
+    not overlap all have IoU 0; GIoU tells near from far: H. Rezatofighi et al., CVPR 2019.
     """
     (true_start, true_end), (pred_start, pred_end) = corners(y_true), corners(y_pred)
     shared_sides = ops.minimum(true_end, pred_end) - ops.maximum(true_start, pred_start)
     outer_sides = ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start)
     intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)
     areas = ops.prod(true_end - true_start, axis=1) + ops.prod(pred_end - pred_start, axis=1)
-    union, around = areas - intersection, ops.prod(outer_sides, axis=1)
+    union, outer = areas - intersection, ops.prod(outer_sides, axis=1)
     iou = intersection / ops.maximum(union, keras.config.epsilon())
-    return iou, iou - (around - union) / ops.maximum(around, keras.config.epsilon())
+    return iou, iou - (outer - union) / ops.maximum(outer, keras.config.epsilon())
 
 
 def iou(y_true, y_pred):
@@ -233,12 +233,12 @@ def focal_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves the best model beside model.keras, then renames it: that file is always whole."""
+    """Saves into new.keras, then renames it: a crash leaves no model.keras half written."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
         super().on_epoch_end(epoch, logs)
-        if self.best != best_before:
+        if self.best != best_before:  # it has just been saved
             os.replace(self.filepath, FOLDER / "model.keras")
 
 
@@ -269,7 +269,7 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # It rises for a quarter of the epochs: large first steps would undo what ImageNet taught.
+    # The learning rate by epoch: a quarter up, then down. Large first steps would forget ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

@@ -35,7 +35,7 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # the first that are not trained: 0 none, 54 up to block 5, 154 all
+FROZEN_LAYERS = 54  # that keep ImageNet's weights: 0 none, 54 up to block 5, 154 all but the head
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -52,7 +52,7 @@ CELLS = IMAGE_SIZE // 8  # cells a side; or IMAGE_SIZE // 32, // 16 or // 4
 
 
 def read_csv(name):
-    """Return the paths and the boxes, (n, 4), of the n photos in a CSV of generate_dataset.py."""
+    """Return a CSV's n paths and boxes (n, 4): centre and size in pixels of the resized photo."""
     columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
     try:
         with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
@@ -66,15 +66,15 @@ def read_csv(name):
     sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:]
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes)
     if not is_inside.all():
-        line = np.argmin(is_inside.all(axis=1)) + 2
+        line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
         sys.exit(f"{name}, line {line}: no box in the photo. Run generate_dataset.py again.")
     boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
     return paths, boxes * IMAGE_SIZE / np.tile(sizes, 2)
 
 
 def load_photo(path):
-    """Return a photo upright (EXIF), in RGB and resized, or raise OSError if it cannot be read."""
-    try:  # not EPS, which would start Ghostscript
+    """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
+    try:  # the formats are all but EPS, for which Pillow would start Ghostscript
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
@@ -86,12 +86,12 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of about 0.5 to 1.3 times the photo, which holds the box, becomes the photo.
+    # A window of 0.43 to 1.5 times the photo's sides, which holds the box, becomes the photo.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
     window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # 0: the box at its left
-    # A smaller window stays within the photo; a larger one holds all of it, and black around it.
-    start = np.clip(start, np.minimum(0, IMAGE_SIZE - window), np.maximum(0, IMAGE_SIZE - window))
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # its top left corner
+    spare = IMAGE_SIZE - window  # below 0: the window holds all of the photo, and black around it
+    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
@@ -133,7 +133,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # the same in any thread
+            rng = np.random.default_rng((self.epoch_seed, index))  # whatever the threads' order
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), to_grid(boxes)
@@ -175,9 +175,9 @@ def create_model():
         layer.trainable = WEIGHTS is None  # random layers must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            # Not trainable is inference mode: a few hundred steps find no better averages.
+            # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
             layer.trainable = WEIGHTS is None
-            layer.momentum = 0.9
+            layer.momentum = 0.9  # if trained: its averages follow in tens of steps
     # From 7 x 7 cells, which know what is there, up to CELLS x CELLS, which know where.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
@@ -214,12 +214,12 @@ def grid_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves the best model beside model.keras, then renames it: that file is always whole."""
+    """Saves into new.keras, then renames it: a crash leaves no model.keras half written."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
         super().on_epoch_end(epoch, logs)
-        if self.best != best_before:
+        if self.best != best_before:  # it has just been saved
             os.replace(self.filepath, FOLDER / "model.keras")
 
 
@@ -244,7 +244,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # It rises for a quarter of the epochs: large first steps would undo what ImageNet taught.
+    # The learning rate by epoch: a quarter up, then down. Large first steps would forget ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

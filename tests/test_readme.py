@@ -97,6 +97,7 @@ def run_python(folder, block):
     for statement in statements:
         name, value = statement.targets[0].id, ast.literal_eval(statement.value)
         assert sum(set_constant(folder / script, name, value) for script in SCRIPTS), name
+    run_shell(folder, "python generate_dataset.py")
 
 
 def test_every_block_of_commands_runs(project, load_script):
