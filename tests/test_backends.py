@@ -192,14 +192,13 @@ def test_two_machines_and_two_devices_train_as_one(start):
 
 
 @no_jax
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_machine_ends_the_other(start, victim):
+def test_a_killed_machine_ends_the_other(start):
     pair = [start(500, process, processes=2) for process in (0, 1)]
     log, deadline = start.folders[0] / "example_1" / "log.csv", time.monotonic() + 200
     while not log.exists():
         assert time.monotonic() < deadline and pair[0].poll() is None
         time.sleep(0.1)
-    pair[victim].kill()
-    pair[1 - victim].communicate(timeout=240)
-    assert pair[1 - victim].returncode != 0
-    pair[victim].communicate()
+    pair[1].kill()
+    pair[0].communicate(timeout=240)
+    assert pair[0].returncode != 0
+    pair[1].communicate()
