@@ -102,6 +102,7 @@ def test_objects_of_a_grid(train_model, evaluate_performance, threshold, min_cel
 
 @pytest.mark.parametrize("probability", [0.1, 0.25, 0.4, 0.49])
 def test_an_edge_is_where_the_probability_crosses_the_threshold(evaluate_performance, probability):
+    evaluate_performance.THRESHOLD = 0.5
     grid = np.zeros((12, 12), "float32")
     grid[4:8, 4:8], grid[4:8, 8] = 1, probability
     ((x, _, width, _),) = evaluate_performance.find_boxes(grid)
@@ -115,6 +116,7 @@ def test_cells_and_boxes_are_drawn_where_they_are(
     Image.new("RGB", (480, 240), "grey").save(project / "photo.png")
     paths, truth = [project / "photo.png"], np.array([[80, 48, 24, 40]])
     evaluate_performance.IMAGES = "photo.png"  # prints the boxes of all objects
+    evaluate_performance.THRESHOLD = 0.5
     (picture,) = evaluate_performance.draw_pictures(paths, GRID[None], [""], truth)
     printed = "photo.png: , boxes [[80.0, 20.0, 200.0, 80.0], [256.0, 128.0, 344.0, 192.0]]"
     assert printed in capsys.readouterr().out
