@@ -54,8 +54,9 @@ def test_a_recipe_that_does_not_fit_is_noticed(tmp_path):
 def test_tables_have_the_means_of_the_seeds():
     same = {"run": "SGD", "other": "0", "minutes": "2", "above_half": "0.9"}
     rows = [{**same, "seed": "0", "iou": "0.5"}, {**same, "seed": "1", "iou": "0.7"}]
-    head = "| recipe | `SEED` | IoU | minutes |\n| --- | --- | --- | --- |\n"
-    empty, filled = "| SGD | | 0.1 | |\n| MSE | | | |", "| SGD | 0, 1 | 0.600 | 2.0 |\n| MSE | | | |"
+    head = "\n| recipe | `SEED` | IoU | minutes |\n| --- | --- | --- | --- |\n"
+    empty = "| SGD | | 0.1 | |\n| MSE | | | |"
+    filled = "| SGD | 0, 1 | 0.600 | 2.0 |\n| MSE | | | |"
     assert results.fill_tables(head + empty, rows) == head + filled
 
 
