@@ -37,7 +37,6 @@ def main():
     train_model.WEIGHTS = None  # ImageNet's would be a download, and know nothing of drawings
     train_model.ALPHA = 0.35
     train_model.IMAGE_SIZE = 96
-    train_model.BATCH_SIZE = 16
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
     train_model.EPOCHS = 60
     train_model.main()
