@@ -190,7 +190,7 @@ def create_model():
 def corners(boxes):
     """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
     half = ops.maximum(boxes[:, 2:], 0) / 2  # the network may answer with a side below 0
-    return boxes[:, :2] - half, boxes[:, :2] + half
+    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)
 
 
 def iou_and_giou(y_true, y_pred):
