@@ -3,12 +3,12 @@
     python example_2/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
 The network of example 1 with a second answer: "coords" is the box, in pixels of the photo resized
-to IMAGE_SIZE x IMAGE_SIZE, and "classes" a probability for each class. Both are read from the last
+to IMAGE_SIZE x IMAGE_SIZE, and "classes" a probability for each class. Both are read from the same
 feature map, and the loss is a weighted sum of theirs. For the class it is the focal loss, which
-counts less what is nearly right already:
+counts less what is nearly right already (y_true is 1 for the true class, else 0):
 
-    loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL(p_hat, p)
-    FL(p_hat, p) = -sum(p * (1 - p_hat)^2 * log(p_hat)), p = 1 for the true class, else 0
+    loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
+    FL = -sum(y_true * (1 - y_pred)^2 * log(y_pred))
 """
 
 import csv

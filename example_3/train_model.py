@@ -181,7 +181,7 @@ def create_model():
     # From 7 x 7 cells, which know what is there, up to CELLS x CELLS, which know where.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
-    for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells a side
+    for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
         if features.shape[1] == CELLS:
             break
         finer = layers.Conv2D(64, 1, activation="relu6")(backbone.get_layer(name).output)
