@@ -85,15 +85,15 @@ ENDINGS = ("", ".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".webp", ".WEBP
 
 
 def find_photo(xml, annotation):
-    """Return an XML's photo, never one outside of DATASET_FOLDER: the nearest of its name."""
+    """Return an XML's photo: beside it, in the same subfolder, or at the top of DATASET_FOLDER."""
     top, beside = os.path.normpath(ROOT / DATASET_FOLDER), os.path.dirname(xml)
-    mirrored = top + beside.removeprefix(str(ROOT / ANNOTATIONS_FOLDER))
+    mirrored = top + beside.removeprefix(str(ROOT / ANNOTATIONS_FOLDER))  # the same subfolder
     for tag in ("filename", "path"):
-        # It may be a path on another computer: fewer and fewer of its last parts are tried.
+        # A path on another computer, or no ending: ever fewer of its last parts are tried.
         parts = annotation.findtext(tag, "").strip().replace("\\", "/").split("/")
         for start, ending, folder in product(range(len(parts)), ENDINGS, (beside, mirrored, top)):
             photo = os.path.normpath("/".join([folder, *parts[start:]]) + ending)
-            if photo.startswith(top + os.sep) and os.path.isfile(photo):
+            if photo.startswith(top + os.sep) and os.path.isfile(photo):  # none outside
                 return photo
     raise ValueError(f"the photo is missing: {annotation.findtext('filename')} in {top}")
 
@@ -102,12 +102,12 @@ def check_photo(file):
     """Read a photo as training does, but fast; return its (width, height) when it is upright."""
     try:
         with Image.open(file, formats=FORMATS) as photo:
-            size = photo.size
+            size = photo.size  # draft makes it smaller
             photo.draft("L", (1, 1))  # reads a JPEG to its end, but makes an eighth of it, in grey
             if photo.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel, save it with 8")
             ImageOps.exif_transpose(photo).convert("RGB")
-            # Asked for afterwards, because Pillow turns a TIFF by itself.
+            # 5 to 8 are quarter turns. Asked for last, because Pillow turns a TIFF by itself.
             is_turned = photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             return size[::-1] if is_turned else size
     except Exception as error:  # each of Pillow's decoders raises errors of its own
@@ -122,7 +122,7 @@ def read_boxes(objects, size):
     boxes, detail = np.array(texts, float), f"{texts} in {size}"
     if (boxes < -1).any() or (boxes[:, 2:] > np.add(size, 1)).any():  # some tools count from 1
         raise ValueError(f"the box is outside of the photo: {detail}")
-    boxes = boxes.clip(0, size + size).round(2)
+    boxes = boxes.clip(0, (*size, *size)).round(2)
     if not (boxes[:, 2:] - boxes[:, :2] > 1).all():  # as where coordinates go from 0 to 1
         raise ValueError(f"the box is incomplete, inverted or no larger than a pixel: {detail}")
     return boxes
@@ -141,7 +141,7 @@ def read_row(xml):
     objects = annotation.findall("object")
     boxes = read_boxes(objects, size)
     largest = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmax()
-    assert CLASS_FROM in ("filename", "object")
+    assert CLASS_FROM in ("filename", "object"), f"CLASS_FROM = {CLASS_FROM!r}"
     breed = Path(photo).stem.rpartition("_")[0]
     name = breed if CLASS_FROM == "filename" else objects[largest].findtext("name", "").strip()
     if not name:
@@ -169,7 +169,7 @@ def augment_photo(row, number, folder, constants):
     """Write the changed copies of one photo into `folder`; return their rows."""
     from imgaug import BoundingBox, BoundingBoxesOnImage
 
-    globals().update(constants)  # a new process does not know those that a test has set
+    globals().update(constants)  # a spawned process knows the file's, not those set since
     size = (AUGMENTED_SIZE, AUGMENTED_SIZE)
     with Image.open(ROOT / row.path, formats=FORMATS) as photo:
         photo.draft("RGB", size)
@@ -196,7 +196,7 @@ def augment_photos(rows, folder):
     """Write changed copies of all photos into `folder`; return their rows in a fixed order."""
     folder.mkdir()
     constants = {name: value for name, value in globals().items() if name.isupper()}
-    # A fork of a process with threads can hang, so they are spawned. They leave Ctrl-C to this one.
+    # Spawned: a fork of a process with threads can hang. Each first calls signal(SIGINT, SIG_IGN).
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), signal, (SIGINT, SIG_IGN)) as executor:
         results = executor.map(augment_photo, rows, count(), repeat(folder), repeat(constants))
         return [row for copies in tqdm(results, "augmenting", len(rows)) for row in copies]
@@ -213,7 +213,7 @@ def read_rows():
             # Apple's ._ files are no XMLs, whatever their ending.
             files.update(os.path.join(folder, name) for name in names if name[:2] != "._")
     xmls = [xml for xml in sorted(files) if xml.lower().endswith(".xml") and os.path.isfile(xml)]
-    # Pillow lets go of Python's lock while it decodes, so threads do, and they start at once.
+    # Threads, which start at once, are enough: Pillow decodes outside of Python's lock.
     with ThreadPool(WORKERS) as pool:
         results = [pool.apply_async(read_row, [xml]) for xml in xmls]
         for xml, result in zip(xmls, tqdm(results, "checking", leave=False)):
@@ -224,7 +224,7 @@ def read_rows():
                 rows[row.path] = row
                 if objects > 1:
                     counts["photos with several objects: the largest is taken"] += 1
-            except (SyntaxError, ValueError, LookupError, OSError) as error:
+            except (SyntaxError, ValueError, LookupError, OSError) as error:  # Syntax: broken XML
                 counts[f"skipped: {str(error).partition(':')[0]}"] += 1
                 tqdm.write(f"skipped {xml}: {error}", file=sys.stderr)
     for reason, number in sorted(counts.items()):
@@ -258,7 +258,7 @@ def write_csv(file, rows, class_ids):
         writer = csv.writer(csv_file, lineterminator="\n")
         writer.writerow([*Row._fields, "class_id"])
         for path, width, height, *corners, name in rows:
-            corners = [f"{corner:.10g}" for corner in corners]
+            corners = [f"{corner:.10g}" for corner in corners]  # 34, not 34.0
             writer.writerow([path, width, height, *corners, name, class_ids[name]])
 
 
@@ -276,7 +276,7 @@ def main():
         copies = augment_photos(training, Path(folder, "copies")) if AUGMENTATION else []
         write_csv(f"{folder}/train.csv", training + copies, class_ids)
         write_csv(f"{folder}/validation.csv", validation, class_ids)
-        # A kill in between leaves a CSV without its copies, but not with another run's.
+        # Older copies go first: after a kill in between a CSV may lack copies, not get wrong ones.
         if AUGMENTATION:
             augmented.mkdir(parents=True, exist_ok=True)
             os.replace(augmented, f"{folder}/older copies")

@@ -118,13 +118,13 @@ def main():
     model = load_model()
     if IMAGES is not None:
         paths = list_photos()
-        boxes = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
-        draw_pictures(paths, boxes, [path.name for path in paths])
+        predicted = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
+        draw_pictures(paths, predicted, [path.name for path in paths])
     else:
         evaluate(model, train_model.TRAIN_CSV)
-        dataset, boxes, ious = evaluate(model, train_model.VALIDATION_CSV)
+        dataset, predicted, ious = evaluate(model, train_model.VALIDATION_CSV)
         labels = [f"IoU {value:.2f}" for value in ious]
-        pictures = draw_pictures(dataset.paths, boxes, labels, dataset.boxes)
+        pictures = draw_pictures(dataset.paths, predicted, labels, dataset.boxes)
         draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
         print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
     print(f"Pictures: {FOLDER / 'predictions'}")

@@ -32,9 +32,9 @@ FOLDER = Path(__file__).resolve().parent  # what is written goes here
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
-ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
+ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # that keep ImageNet's weights: 0 none, 54 up to block 5, 154 all but the head
+FROZEN_LAYERS = 54  # the first of the backbone that stay as they are: 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -72,7 +72,7 @@ def read_csv(name):
 
 def load_photo(path):
     """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
-    try:  # the formats are all but EPS, for which Pillow would start Ghostscript
+    try:  # only these formats: for EPS Pillow would start another program
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
@@ -84,11 +84,11 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of 0.43 to 1.5 times the photo's sides, which holds the box, becomes the photo.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
-    window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # its top left corner
-    spare = IMAGE_SIZE - window  # below 0: the window holds all of the photo, and black around it
+    # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)  # zoom * stretch
+    window = np.maximum(window, size)  # room for the box
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # left of and above the box
+    spare = IMAGE_SIZE - window  # above 0: it stays in the photo; below: the photo in it, on black
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -116,25 +116,25 @@ class PhotoDataset(keras.utils.PyDataset):
     def __len__(self):
         return math.ceil(len(self.paths) / BATCH_SIZE)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index):  # Keras asks for batch 0 to len(self) - 1, from its threads
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # whatever the threads' order
+            rng = np.random.default_rng((self.epoch_seed, index))  # a batch's own
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), boxes
 
-    def on_epoch_end(self):
+    def on_epoch_end(self):  # Keras calls it after each epoch
         if self.training:
             self.order = self.rng.permutation(self.order)
             self.epoch_seed = self.rng.integers(2**32)
 
 
 def draw_batch(photos, boxes):
-    """Draw a batch as the network sees it into batch.jpg, to look at before it is trained on."""
-    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
+    """Draw a batch as the network sees it into batch.jpg, to look at while it trains."""
+    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))  # 8 a row
     for i, (x, y, width, height) in enumerate(boxes):
         photo = Image.fromarray(photos[i])
         rectangle = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -153,22 +153,22 @@ def create_model():
     """
     photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
     backbone = MobileNetV2(
-        input_tensor=preprocess_input(photos),
+        input_tensor=preprocess_input(photos),  # 0 to 255 becomes -1 to 1
         input_shape=photos.shape[1:],  # chooses the file of weights
         alpha=ALPHA,
         include_top=False,
         weights=WEIGHTS,
     )
     for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # random layers must learn
+        layer.trainable = WEIGHTS is None  # False, but random weights must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
             layer.trainable = WEIGHTS is None
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
-    # Not the last map: its ReLU can get stuck at 0 for good. (batch, 7, 7, 320) with 224 pixels.
+    # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # The first answer is near the middle of the photo, half as wide and high.
+    # The kernel is as large as the map: one answer, first near its bias, a box in the middle.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     return keras.Model(photos, layers.Reshape((4,), name="coords")(box))
@@ -180,7 +180,7 @@ def create_model():
 def corners(boxes):
     """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
     half = ops.maximum(boxes[:, 2:], 0) / 2  # the network may answer with a side below 0
-    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)
+    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)  # ops: NumPy arrays, too
 
 
 def iou_and_giou(y_true, y_pred):
@@ -191,10 +191,10 @@ def iou_and_giou(y_true, y_pred):
     """
     (true_start, true_end), (pred_start, pred_end) = corners(y_true), corners(y_pred)
     shared_sides = ops.minimum(true_end, pred_end) - ops.maximum(true_start, pred_start)
-    outer_sides = ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start)
-    intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)
+    intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)  # a side below 0: no overlap
     areas = ops.prod(true_end - true_start, axis=1) + ops.prod(pred_end - pred_start, axis=1)
-    union, outer = areas - intersection, ops.prod(outer_sides, axis=1)
+    union = areas - intersection
+    outer = ops.prod(ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start), axis=1)
     iou = intersection / ops.maximum(union, keras.config.epsilon())
     return iou, iou - (outer - union) / ops.maximum(outer, keras.config.epsilon())
 
@@ -214,7 +214,7 @@ def box_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves into new.keras, then renames it: a crash leaves no model.keras half written."""
+    """Saves into a file beside model.keras, then renames it: a crash leaves no half a model."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -225,7 +225,7 @@ class SaveBest(keras.callbacks.ModelCheckpoint):
 
 def draw_curves(log):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]
+    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]  # loss, ...
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -244,13 +244,13 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    # The learning rate by epoch: a quarter up, then down. Large first steps would forget ImageNet.
+    # Steps are epochs here: a quarter up from 0, then down. Large first ones would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_iou", "mode": "max"}
-    best = -1  # worse than any
+    goal = {"monitor": "val_iou", "mode": "max"}  # of the validation photos
+    best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])

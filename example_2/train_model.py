@@ -34,9 +34,9 @@ FOLDER = Path(__file__).resolve().parent  # what is written goes here
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
-ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
+ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # that keep ImageNet's weights: 0 none, 54 up to block 5, 154 all but the head
+FROZEN_LAYERS = 54  # the first of the backbone that stay as they are: 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -46,7 +46,7 @@ THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
-CLASSES = 2  # the CSV's first class and all others; 3: its first two and all others; and so on
+CLASSES = 2  # class_id 0 and all others; 3: 0, 1 and all others; and so on
 BOX_WEIGHT = 1.0  # how much the box counts in the loss
 CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
@@ -55,7 +55,7 @@ CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 
 def read_csv(name):
-    """Return a CSV's n paths, boxes (n, 4) in the resized photo, and classes (n, CLASSES)."""
+    """Return a CSV's n paths, boxes (n, 4), centre and size, and one-hot classes (n, CLASSES)."""
     columns = ("width", "height", "xmin", "ymin", "xmax", "ymax", "class_id")
     try:
         with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
@@ -66,7 +66,7 @@ def read_csv(name):
         sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)
+    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)  # 2 columns each
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
     if not is_inside.all():
         line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
@@ -78,7 +78,7 @@ def read_csv(name):
 
 def load_photo(path):
     """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
-    try:  # the formats are all but EPS, for which Pillow would start Ghostscript
+    try:  # only these formats: for EPS Pillow would start another program
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
@@ -90,11 +90,11 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of 0.43 to 1.5 times the photo's sides, which holds the box, becomes the photo.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
-    window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # its top left corner
-    spare = IMAGE_SIZE - window  # below 0: the window holds all of the photo, and black around it
+    # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)  # zoom * stretch
+    window = np.maximum(window, size)  # room for the box
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # left of and above the box
+    spare = IMAGE_SIZE - window  # above 0: it stays in the photo; below: the photo in it, on black
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -122,25 +122,25 @@ class PhotoDataset(keras.utils.PyDataset):
     def __len__(self):
         return math.ceil(len(self.paths) / BATCH_SIZE)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index):  # Keras asks for batch 0 to len(self) - 1, from its threads
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # whatever the threads' order
+            rng = np.random.default_rng((self.epoch_seed, index))  # a batch's own
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
 
-    def on_epoch_end(self):
+    def on_epoch_end(self):  # Keras calls it after each epoch
         if self.training:
             self.order = self.rng.permutation(self.order)
             self.epoch_seed = self.rng.integers(2**32)
 
 
 def draw_batch(photos, boxes):
-    """Draw a batch as the network sees it into batch.jpg, to look at before it is trained on."""
-    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
+    """Draw a batch as the network sees it into batch.jpg, to look at while it trains."""
+    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))  # 8 a row
     for i, (x, y, width, height) in enumerate(boxes):
         photo = Image.fromarray(photos[i])
         rectangle = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -160,22 +160,22 @@ def create_model():
     """
     photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
     backbone = MobileNetV2(
-        input_tensor=preprocess_input(photos),
+        input_tensor=preprocess_input(photos),  # 0 to 255 becomes -1 to 1
         input_shape=photos.shape[1:],  # chooses the file of weights
         alpha=ALPHA,
         include_top=False,
         weights=WEIGHTS,
     )
     for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # random layers must learn
+        layer.trainable = WEIGHTS is None  # False, but random weights must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
             layer.trainable = WEIGHTS is None
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
-    # Not the last map: its ReLU can get stuck at 0 for good. (batch, 7, 7, 320) with 224 pixels.
+    # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # The first answer is near the middle of the photo, half as wide and high.
+    # The kernel is as large as the map: one answer, first near its bias, a box in the middle.
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     coords = layers.Reshape((4,), name="coords")(box)
@@ -190,7 +190,7 @@ def create_model():
 def corners(boxes):
     """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
     half = ops.maximum(boxes[:, 2:], 0) / 2  # the network may answer with a side below 0
-    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)
+    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)  # ops: NumPy arrays, too
 
 
 def iou_and_giou(y_true, y_pred):
@@ -201,10 +201,10 @@ def iou_and_giou(y_true, y_pred):
     """
     (true_start, true_end), (pred_start, pred_end) = corners(y_true), corners(y_pred)
     shared_sides = ops.minimum(true_end, pred_end) - ops.maximum(true_start, pred_start)
-    outer_sides = ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start)
-    intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)
+    intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)  # a side below 0: no overlap
     areas = ops.prod(true_end - true_start, axis=1) + ops.prod(pred_end - pred_start, axis=1)
-    union, outer = areas - intersection, ops.prod(outer_sides, axis=1)
+    union = areas - intersection
+    outer = ops.prod(ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start), axis=1)
     iou = intersection / ops.maximum(union, keras.config.epsilon())
     return iou, iou - (outer - union) / ops.maximum(outer, keras.config.epsilon())
 
@@ -221,11 +221,11 @@ def box_loss(y_true, y_pred):
 
 
 def focal_loss(y_true, y_pred):
-    """Return the focal loss of classes and probabilities (batch, CLASSES): (batch,), finite.
+    """Return the focal loss of classes and probabilities (batch, CLASSES): (batch,).
 
-    T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017, with gamma = 2.
+    T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017; gamma, the exponent, is 2.
     """
-    y_pred = ops.clip(y_pred, keras.config.epsilon(), 1 - keras.config.epsilon())
+    y_pred = ops.clip(y_pred, keras.config.epsilon(), 1 - keras.config.epsilon())  # no log(0)
     return -ops.sum(y_true * (1 - y_pred) ** 2 * ops.log(y_pred), axis=1)
 
 
@@ -233,7 +233,7 @@ def focal_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves into new.keras, then renames it: a crash leaves no model.keras half written."""
+    """Saves into a file beside model.keras, then renames it: a crash leaves no half a model."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -244,7 +244,7 @@ class SaveBest(keras.callbacks.ModelCheckpoint):
 
 def draw_curves(log):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]
+    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]  # loss, ...
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -269,13 +269,13 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # The learning rate by epoch: a quarter up, then down. Large first steps would forget ImageNet.
+    # Steps are epochs here: a quarter up from 0, then down. Large first ones would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_coords_iou", "mode": "max"}
-    best = -1  # worse than any
+    goal = {"monitor": "val_coords_iou", "mode": "max"}  # the class has no say
+    best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])

@@ -47,11 +47,12 @@ def load_model():
 
 def find_boxes(grid):
     """Return the boxes of the objects in a grid (CELLS, CELLS): (objects, 4), the answer first."""
-    fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)  # edges within cells
-    objects, _ = ndimage.label(fine > THRESHOLD)
+    # Interpolated to 5 x 5 points a cell, so that a box can end within one.
+    fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)
+    objects, _ = ndimage.label(fine > THRESHOLD)  # of each point 0, or its object's number
     found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(objects), start=1):
-        cells = (objects == number)[2::5, 2::5]  # the middle of each
+    for number, (rows, columns) in enumerate(ndimage.find_objects(objects), start=1):  # slices
+        cells = (objects == number)[2::5, 2::5]  # the points in the middle of the cells
         if cells.sum() >= MIN_CELLS:
             x, y = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
             box = (x, y, columns.stop - columns.start, rows.stop - rows.start)
@@ -68,12 +69,12 @@ def evaluate(model, csv_name):
     dice = keras.ops.convert_to_numpy(dice_coefficient(to_grid(dataset.boxes), grids))
     found = [find_boxes(grid) for grid in grids]
     answers = [boxes[0] if len(boxes) else np.zeros(4) for boxes in found]
-    pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]
-    ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")
+    pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]  # (n, 1, 4): one a photo
+    ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")  # (n, 1, 1)
     ious = keras.ops.convert_to_numpy(ious)[:, 0, 0]
     print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
     print(f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}")
-    print(f"  dice {dice.mean():.3f}, nothing found in {sum(len(boxes) == 0 for boxes in found)}")
+    print(f"  dice {dice.mean():.3f}, nothing in {sum(len(boxes) == 0 for boxes in found)} photos")
     return dataset, grids, ious
 
 
@@ -85,8 +86,8 @@ def to_corners(box, size):
     return np.clip(corners, 0, np.tile(size, 2)).tolist()
 
 
-def draw_pictures(paths, grids, labels, true=None):
-    """Draw grids, their boxes, and labels into n photos; return the files in predictions/."""
+def draw_pictures(paths, predicted, labels, true=None):
+    """Draw grids, their boxes and labels into n photos; return the files in predictions/."""
     folder = FOLDER / "predictions"
     folder.mkdir(exist_ok=True)
     for file in folder.glob("[0-9][0-9][0-9][0-9][0-9]_*.jpg"):
@@ -94,13 +95,13 @@ def draw_pictures(paths, grids, labels, true=None):
     files = []
     for index, path in enumerate(tqdm(paths, "drawing", leave=False)):
         photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        opacity = Image.fromarray((80 * grids[index]).astype("uint8"))
+        opacity = Image.fromarray((80 * predicted[index]).astype("uint8"))
         photo.paste(RED, mask=opacity.resize(photo.size, Image.Resampling.NEAREST))
         draw = ImageDraw.Draw(photo)
         line_width = max(2, max(photo.size) // 200)
         if true is not None:
             draw.rectangle(to_corners(true[index], photo.size), outline=GREEN, width=line_width)
-        boxes = [to_corners(box, photo.size) for box in find_boxes(grids[index])]
+        boxes = [to_corners(box, photo.size) for box in find_boxes(predicted[index])]
         for corners in boxes:
             width = 2 * line_width if corners is boxes[0] else line_width
             draw.rectangle(corners, outline=RED, width=width)
@@ -149,13 +150,13 @@ def main():
     model = load_model()
     if IMAGES is not None:
         paths = list_photos()
-        grids = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
-        draw_pictures(paths, grids, [path.name for path in paths])
+        predicted = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
+        draw_pictures(paths, predicted, [path.name for path in paths])
     else:
         evaluate(model, train_model.TRAIN_CSV)
-        dataset, grids, ious = evaluate(model, train_model.VALIDATION_CSV)
+        dataset, predicted, ious = evaluate(model, train_model.VALIDATION_CSV)
         labels = [f"IoU {value:.2f}" for value in ious]
-        pictures = draw_pictures(dataset.paths, grids, labels, dataset.boxes)
+        pictures = draw_pictures(dataset.paths, predicted, labels, dataset.boxes)
         draw_contact_sheet([pictures[index] for index in np.argsort(ious)])
         print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
     print(f"Pictures: {FOLDER / 'predictions'}")

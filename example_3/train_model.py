@@ -33,9 +33,9 @@ FOLDER = Path(__file__).resolve().parent  # what is written goes here
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
-ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4
+ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # that keep ImageNet's weights: 0 none, 54 up to block 5, 154 all but the head
+FROZEN_LAYERS = 54  # the first of the backbone that stay as they are: 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -74,7 +74,7 @@ def read_csv(name):
 
 def load_photo(path):
     """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
-    try:  # the formats are all but EPS, for which Pillow would start Ghostscript
+    try:  # only these formats: for EPS Pillow would start another program
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
@@ -86,11 +86,11 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # A window of 0.43 to 1.5 times the photo's sides, which holds the box, becomes the photo.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)
-    window = np.maximum(window, size)
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # its top left corner
-    spare = IMAGE_SIZE - window  # below 0: the window holds all of the photo, and black around it
+    # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)  # zoom * stretch
+    window = np.maximum(window, size)  # room for the box
+    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # left of and above the box
+    spare = IMAGE_SIZE - window  # above 0: it stays in the photo; below: the photo in it, on black
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -107,9 +107,9 @@ def to_grid(boxes):
     """Return which cells have their centre in boxes (batch, 4): (batch, CELLS, CELLS), 0 or 1."""
     cell_size = IMAGE_SIZE / CELLS
     centres = (np.arange(CELLS) + 0.5) * cell_size
-    x, y, width, height = np.split(boxes, 4, axis=1)
-    columns = np.abs(centres - x) <= np.maximum(width, cell_size) / 2  # (batch, CELLS)
-    rows = np.abs(centres - y) <= np.maximum(height, cell_size) / 2  # at least one cell
+    x, y, width, height = np.split(boxes, 4, axis=1)  # (batch, 1) each
+    columns = np.abs(centres - x) <= np.maximum(width, cell_size) / 2  # at least one cell
+    rows = np.abs(centres - y) <= np.maximum(height, cell_size) / 2  # (batch, CELLS)
     return (rows[:, :, None] & columns[:, None, :]).astype("float32")
 
 
@@ -128,28 +128,28 @@ class PhotoDataset(keras.utils.PyDataset):
     def __len__(self):
         return math.ceil(len(self.paths) / BATCH_SIZE)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index):  # Keras asks for batch 0 to len(self) - 1, from its threads
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # whatever the threads' order
+            rng = np.random.default_rng((self.epoch_seed, index))  # a batch's own
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), to_grid(boxes)
 
-    def on_epoch_end(self):
+    def on_epoch_end(self):  # Keras calls it after each epoch
         if self.training:
             self.order = self.rng.permutation(self.order)
             self.epoch_seed = self.rng.integers(2**32)
 
 
 def draw_batch(photos, grids):
-    """Draw a batch as the network sees it into batch.jpg, to look at before it is trained on."""
-    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))
+    """Draw a batch as the network sees it into batch.jpg, to look at while it trains."""
+    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))  # 8 a row
     for i, grid in enumerate(grids):
         photo = Image.fromarray(photos[i])
-        opacity = Image.fromarray((100 * grid).astype("uint8"))  # of 255
+        opacity = Image.fromarray((100 * grid).astype("uint8"))  # of 255, so the photo shows
         photo.paste((0, 255, 0), mask=opacity.resize(photo.size, Image.Resampling.NEAREST))
         sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
     sheet.save(FOLDER / "batch.jpg")
@@ -165,29 +165,29 @@ def create_model():
     """
     photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
     backbone = MobileNetV2(
-        input_tensor=preprocess_input(photos),
+        input_tensor=preprocess_input(photos),  # 0 to 255 becomes -1 to 1
         input_shape=photos.shape[1:],  # chooses the file of weights
         alpha=ALPHA,
         include_top=False,
         weights=WEIGHTS,
     )
     for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # random layers must learn
+        layer.trainable = WEIGHTS is None  # False, but random weights must learn
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
             layer.trainable = WEIGHTS is None
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
-    # From 7 x 7 cells, which know what is there, up to CELLS x CELLS, which know where.
+    # From 7 x 7 cells up to CELLS x CELLS. It starts at a map without ReLU, which can get stuck.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
     for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
         if features.shape[1] == CELLS:
             break
         finer = layers.Conv2D(64, 1, activation="relu6")(backbone.get_layer(name).output)
-        features = layers.UpSampling2D(interpolation="bilinear")(features)
-        features = layers.Concatenate()([features, finer])
-        features = layers.BatchNormalization(momentum=0.9)(features)
+        features = layers.UpSampling2D(interpolation="bilinear")(features)  # twice the side
+        features = layers.Concatenate()([features, finer])  # the skip connection
+        features = layers.BatchNormalization(momentum=0.9)(features)  # new, so it is trained
         features = layers.SeparableConv2D(128, 3, padding="same", activation="relu6")(features)
     cells = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(features)
     return keras.Model(photos, layers.Reshape((CELLS, CELLS), name="cells")(cells))
@@ -214,7 +214,7 @@ def grid_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves into new.keras, then renames it: a crash leaves no model.keras half written."""
+    """Saves into a file beside model.keras, then renames it: a crash leaves no half a model."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
@@ -225,7 +225,7 @@ class SaveBest(keras.callbacks.ModelCheckpoint):
 
 def draw_curves(log):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]
+    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]  # loss, ...
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -244,13 +244,13 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # The learning rate by epoch: a quarter up, then down. Large first steps would forget ImageNet.
+    # Steps are epochs here: a quarter up from 0, then down. Large first ones would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_dice_coefficient", "mode": "max"}
-    best = -1  # worse than any
+    goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # of the validation photos
+    best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])

@@ -20,6 +20,7 @@ import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BLUE, ORANGE, GREY = "#cfe2f8", "#fddcb8", "#404040"
+ARROW = {"arrowstyle": "->", "color": GREY}
 SIDE, STEP = 0.7, 1.06  # inches: how wide a map is drawn, and from one to the next
 PET = 14  # which drawn pet
 
@@ -56,7 +57,7 @@ def list_maps(train_model, model):
         if isinstance(layer, layers.SeparableConv2D):
             maps.append((layer.output.shape[1:], "enlarged, and a\nfiner map beside", ORANGE))
     captions = {"coords": "the box", "cells": "a probability\na cell"}
-    captions["classes"] = "probabilities,\nalso of stride 32"
+    captions["classes"] = "a probability\na class"
     for name in sorted(model.output_names, reverse=True):
         maps.append((model.get_layer(name).output.shape[1:], captions[name], ORANGE))
     return maps
@@ -64,7 +65,7 @@ def list_maps(train_model, model):
 
 def draw_networks(file):
     """Draw the networks of the three examples, a row each."""
-    figure = Figure(figsize=(9.2, 5), dpi=150, facecolor="white")
+    figure = Figure(figsize=(9.2, 5), dpi=140, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 9.2), ylim=(0, 5), aspect="equal")
     axes.axis("off")
@@ -74,7 +75,7 @@ def draw_networks(file):
         model = train_model.create_model()
         size, y = train_model.IMAGE_SIZE, 5.5 - 1.6 * example
         title = f"Example {example}: {model.count_params() / 1e6:.2f} million parameters"
-        axes.text(0.2, y + 0.85, title, fontsize=10, weight="bold")
+        axes.text(0.2, y + 0.95, title, fontsize=10, weight="bold")
         photo, _ = draw_pet(112)
         axes.imshow(photo, extent=(0.2, 0.2 + SIDE, y, y + SIDE))
         maps = [((size, size, 3), "photo", None), *list_maps(train_model, model)]
@@ -82,10 +83,16 @@ def draw_networks(file):
             x = 0.2 + index * STEP
             if colour is not None:
                 axes.add_patch(Rectangle((x, y), SIDE, SIDE, facecolor=colour, edgecolor=GREY))
-            if colour is not None and "also" not in caption:
-                arrow = {"arrowstyle": "->", "color": GREY}
+            if colour is not None and "class" not in caption:
                 ends = (x, y + SIDE / 2), (x - STEP + SIDE, y + SIDE / 2)
-                axes.annotate("", *ends, arrowprops=arrow)
+                axes.annotate("", *ends, arrowprops=ARROW)
+            if "class" in caption or "beside" in caption:  # of the last map, or a skip connection
+                sizes = [shape[0] for shape, _, colour in maps if colour == BLUE]
+                source = len(sizes) if "class" in caption else sizes.index(shape[0]) + 1
+                middles = [0.2 + SIDE / 2 + column * STEP for column in (index, source)]
+                ends = [(middle, y + SIDE) for middle in middles]
+                curved = {**ARROW, "connectionstyle": "arc3,rad=-0.1"}
+                axes.annotate("", *ends, arrowprops=curved)
             if colour is not None and len(shape) > 1:
                 ticks = np.linspace(0, SIDE, shape[0] + 1)[1:-1]
                 style = {"color": GREY, "linewidth": min(0.5, 4 / shape[0])}

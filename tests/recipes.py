@@ -8,6 +8,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TABLE_SCRIPTS = ("example_1/train_model.py", "example_2/train_model.py", "generate_dataset.py")
 # A row of the table has a name, what stands in a script, and what to write instead, in backquotes.
 ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| (`[^|]+`) \|", re.MULTILINE)
+# "(2018)" in a name: part of the recipe of 2018, of all examples or of those that are named.
+OF_2018 = re.compile(r"\(2018(?:, example ([\d, ]+))?\)")
 CODE = re.compile(r"`([^`]+)`")
 # A paragraph has a name, in bold, and the script that is edited, in backquotes, before the diff.
 DIFF = re.compile(r"^\*\*([^*]+)\*\*[^*]*?`([\w/]+\.py)`:\n\n```diff\n(.*?)^```", re.S | re.M)
@@ -29,8 +31,6 @@ def read_recipes():
     for name, old_cell, new_cell in ROW.findall(section):
         pairs = zip(CODE.findall(old_cell), CODE.findall(new_cell), strict=True)
         recipes.append(Recipe(name, [(find_script(old), old, new) for old, new in pairs]))
-    of_2018 = [edit for recipe in recipes if "(2018)" in recipe.name for edit in recipe.edits]
-    recipes.append(Recipe("all of (2018)", of_2018))
     for name, script, diff in DIFF.findall(section):
         edits = []
         for hunk in diff.split("@@\n"):
@@ -39,7 +39,18 @@ def read_recipes():
             new = "".join(line[1:] for line in lines if not line.startswith("-"))
             edits.append((script, old, new))
         recipes.append(Recipe(name, edits))
-    return recipes
+    return recipes + [combine_2018(recipes, example) for example in "123"]
+
+
+def combine_2018(recipes, example):
+    """Return all of 2018's edits of an example as one recipe."""
+    edits = []
+    for recipe in recipes:
+        mark = OF_2018.search(recipe.name)
+        if mark and example in (mark.group(1) or "123"):
+            script = f"example_{example}/train_model.py"
+            edits.extend((script, old, new) for _, old, new in recipe.edits)
+    return Recipe(f"example {example} as in 2018", edits)
 
 
 def example_of(recipe):

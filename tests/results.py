@@ -10,6 +10,7 @@ its core. Runs that results.csv has are not trained again: stop and start as you
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,19 +37,22 @@ HEADINGS = {  # of the README's tables: the column of results.csv
 SEEDS = (0, 1, 2)
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_ARENA_MAX": "1"}
 THIRD = {"EPOCHS": 30}  # of the default, for the recipes
+EPOCHS_2018 = {"EPOCHS": 75}
+# A row of the table of results begins with the example and the constants that are set.
+ROW = re.compile(r"^\| (example (\d)((?:, `\w+ = \d+`)*)) \|", re.MULTILINE)
 
 
 def list_runs():
     """Return the runs: name, example, constants, and the recipe that is applied or None."""
-    runs = [
-        ("example 1", "example_1", {}, None),
-        ("example 2, `CLASSES = 2`", "example_2", {}, None),
-        ("example 2, `CLASSES = 3`", "example_2", {"CLASSES": 3}, None),
-        ("example 3", "example_3", {}, None),
-    ]
-    runs += [(f"example {n} as it is", f"example_{n}", THIRD, None) for n in "12"]
+    text = README.read_text(encoding="utf-8")
+    runs = []
+    for name, example, constants in ROW.findall(text):
+        constants = {key: int(value) for key, value in re.findall(r"(\w+) = (\d+)", constants)}
+        runs.append((name, f"example_{example}", constants, None))
+    runs += [(f"example {n} as it is", f"example_{n}", THIRD, None) for n in "123"]
     for recipe in recipes.read_recipes():
-        runs.append((recipe.name, recipes.example_of(recipe), THIRD, recipe))
+        constants = EPOCHS_2018 if recipe.name.endswith("in 2018") else THIRD
+        runs.append((recipe.name, recipes.example_of(recipe), constants, recipe))
     return runs
 
 
@@ -142,8 +146,8 @@ def main():
             writer.writerow(COLUMNS)
         with ThreadPoolExecutor(os.cpu_count()) as executor:
             futures = {}
-            for name, example, constants, _ in list_runs():
-                for seed in SEEDS:
+            for seed in SEEDS:  # outermost: a stop in between leaves every run with some
+                for name, example, constants, _ in list_runs():
                     key = (name, example[-1], json.dumps(constants), str(seed))
                     if key not in done:
                         futures[executor.submit(start, name, seed, str(photos))] = key

@@ -153,7 +153,7 @@ def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
         dice = 2 * (grids * expected).sum((1, 2)) / (grids + expected).sum((1, 2))
         found = [evaluate_performance.find_boxes(grid) for grid in grids]
         nothing = sum(len(boxes_of_one) == 0 for boxes_of_one in found)
-        assert f"dice {dice.mean():.3f}, nothing found in {nothing}" in printed
+        assert f"dice {dice.mean():.3f}, nothing in {nothing} photos" in printed
         answers = np.array([np.concatenate([x, np.zeros((1, 4))])[0] for x in found], "float32")
         pairs = keras.utils.bounding_boxes.compute_iou(boxes, answers, "center_xywh")
         assert f"{name}: {len(boxes)} photos, IoU {np.diag(to_numpy(pairs)).mean():.3f}" in printed
@@ -164,7 +164,7 @@ def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
     evaluate_performance.THRESHOLD = 1.0
     evaluate_performance.evaluate(model, "validation.csv")
     printed = capsys.readouterr().out
-    assert "IoU 0.000, median 0.000" in printed and "nothing found in 6" in printed
+    assert "IoU 0.000, median 0.000" in printed and "nothing in 6 photos" in printed
 
 
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):

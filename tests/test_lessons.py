@@ -32,7 +32,6 @@ DIFFERENT = {  # what has the same name as in example 1 and another text, and wh
         "load_model": "the model answers with a grid",
         "evaluate": "a grid and any number of boxes",
         "draw_pictures": "a grid and any number of boxes",
-        "main": "a grid and any number of boxes",
     },
 }
 TRAINING = (
