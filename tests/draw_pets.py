@@ -43,11 +43,9 @@ def draw_pet(random, breed, width, height):
     x = int(random.integers(2 * radius, width - 2 * radius + 1))
     y = int(random.integers(2 * radius, height - 2 * radius + 1))
 
-    def ellipse(centre_x, centre_y, radius_x, radius_y, colour):
-        draw.ellipse(
-            (centre_x - radius_x, centre_y - radius_y, centre_x + radius_x, centre_y + radius_y),
-            fill=colour,
-        )
+    def ellipse(x, y, half_width, half_height, colour):
+        box = (x - half_width, y - half_height, x + half_width, y + half_height)
+        draw.ellipse(box, fill=colour)
 
     side = int(random.choice([-1, 1]))
     ellipse(x + side * radius, y + 1.9 * radius, 1.9 * radius, 1.3 * radius, dark)  # body
@@ -64,16 +62,9 @@ def draw_pet(random, breed, width, height):
     ellipse(x, y, radius, radius, fur)
     ellipse(x, y + radius * 0.45, radius * 0.45, radius * 0.35, light)  # muzzle
     for left_or_right in (-1, 1):
-        ellipse(
-            x + left_or_right * radius * 0.4, y - radius * 0.15, radius * 0.2, radius * 0.2, "white"
-        )
-        ellipse(
-            x + left_or_right * radius * 0.4,
-            y - radius * 0.15,
-            radius * 0.1,
-            radius * 0.15,
-            "black",
-        )
+        eye_x, eye_y = x + left_or_right * radius * 0.4, y - radius * 0.15
+        ellipse(eye_x, eye_y, radius * 0.2, radius * 0.2, "white")
+        ellipse(eye_x, eye_y, radius * 0.1, radius * 0.15, "black")
     ellipse(x, y + radius * 0.3, radius * 0.15, radius * 0.1, "black")  # nose
     photo = photo.filter(ImageFilter.GaussianBlur(0.7))
     noise = random.normal(0, 6, (height, width, 1))

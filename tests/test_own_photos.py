@@ -24,33 +24,9 @@ TEMPLATE = """<?xml version="1.0" encoding="utf-8"?>
 # photos. CVAT mirrors the sub-folders of the photos, labelImg writes its XMLs beside them.
 WINDOWS = r"C:\Users\Zoë\photos\{file.name}"
 EXPORTS = {
-    "labelImg": (
-        "photos",
-        "photos",
-        "{file.name}",
-        WINDOWS,
-        "IMG-{}.v2.JPG",
-        "a {}.jpeg",
-        "b{}.png",
-    ),
-    "CVAT": (
-        "JPEGImages",
-        "Annotations",
-        "{file}",
-        "",
-        "day-1/{}.jpg",
-        "day-1/b-{}.webp",
-        "c.{}.PNG",
-    ),
-    "Label Studio": (
-        "images",
-        "Annotations",
-        "{file.name}",
-        "",
-        "3f2a-{}.jpg",
-        "{}.b.JPEG",
-        "{}.png",
-    ),
+    "labelImg": ("mine", "mine", "{file.name}", WINDOWS, "IMG-{}.v2.JPG", "a {}.jpeg", "b{}.png"),
+    "CVAT": ("JPEGImages", "Annotations", "{file}", "", "1/{}.jpg", "1/b-{}.webp", "c.{}.PNG"),
+    "Label Studio": ("images", "xmls", "{file.name}", "", "3f2a-{}.jpg", "{}.b.JPEG", "{}.png"),
 }
 
 
