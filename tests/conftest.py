@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -150,9 +151,10 @@ def generate_dataset(load_script):
 
 
 @pytest.fixture
-def example():
-    """Return the folder of the example that a file of tests is about."""
-    return "example_1"
+def example(request):
+    """Return the folder of the example that a file of tests is about, or example 1's."""
+    name = request.path.stem.removeprefix("test_")
+    return name if name.startswith("example_") else "example_1"
 
 
 @pytest.fixture
@@ -165,6 +167,14 @@ def train_model(load_script, example):
 @pytest.fixture
 def evaluate_performance(train_model, load_script, example):
     return load_script(f"{example}/evaluate_performance")
+
+
+def predict(train_model, csv_name):
+    """Return the rows of a CSV, as columns, and the trained model's answers to all its photos."""
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    rows = train_model.read_csv(csv_name)
+    photos = np.stack([np.asarray(train_model.load_photo(path)) for path in rows[0]])
+    return rows, model.predict(photos)
 
 
 @functools.cache

@@ -4,21 +4,14 @@ import re
 
 import keras
 import numpy as np
-import pytest
-import tensorflow as tf
 from PIL import Image
 
-from conftest import message_of, to_numpy
+from conftest import message_of, predict, to_numpy
 from exports import check_exports
+from test_example_1 import check_gradient
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
-
-
-@pytest.fixture
-def example():
-    """Return the folder of the example that this file is about."""
-    return "example_2"
 
 
 def test_focal_loss_is_the_papers_and_keras(train_model):
@@ -33,11 +26,8 @@ def test_focal_loss_is_the_papers_and_keras(train_model):
 
 
 def test_focal_loss_and_its_gradient_are_finite_at_the_ends(train_model):
-    predicted = tf.constant([[0.0, 1.0], [1.0, 0.0], [1e-30, 1.0], [1 - 1e-7, 1e-7], [0.5, 0.5]])
-    with tf.GradientTape() as tape:
-        tape.watch(predicted)
-        loss = train_model.focal_loss(np.float32([[1, 0]] * 5), predicted)
-    assert np.isfinite(loss).all() and np.isfinite(tape.gradient(loss, predicted)).all()
+    predicted = [[0.0, 1.0], [1.0, 0.0], [1e-30, 1.0], [1 - 1e-7, 1e-7], [0.5, 0.5]]
+    loss = check_gradient(train_model.focal_loss, np.float32([[1, 0]] * 5), predicted)
     assert loss[0] > 10 and loss[1] < 1e-5
 
 
@@ -50,22 +40,6 @@ def test_the_last_class_is_all_others(csvs, train_model, evaluate_performance):
         for path, number in zip(paths, classes.argmax(axis=1)):
             breed = path.name.rpartition("_")[0]
             assert names[number] == (breed if breed in names else "all others")
-
-
-def test_a_class_stays_with_its_photo(csvs, train_model):
-    paths, boxes, classes = train_model.read_csv("train.csv")
-    class_of = {train_model.load_photo(path).tobytes(): row for path, row in zip(paths, classes)}
-    train_model.AUGMENT = False
-    dataset = train_model.PhotoDataset(paths, boxes, classes, training=True)
-    orders = []
-    for _ in range(2):
-        batches = [dataset[index] for index in range(len(dataset))]
-        photos = [photo.tobytes() for batch in batches for photo in batch[0]]
-        found = np.concatenate([targets["classes"] for _, targets in batches])
-        np.testing.assert_array_equal(found, [class_of[photo] for photo in photos])
-        orders.append(photos)
-        dataset.on_epoch_end()
-    assert orders[0] != orders[1]
 
 
 def test_a_class_id_that_is_missing_or_negative(csvs, train_model):
@@ -81,9 +55,7 @@ def test_a_class_id_that_is_missing_or_negative(csvs, train_model):
 def test_the_loss_is_the_weighted_sum_of_both(trained):
     train_model, _ = trained
     log = np.genfromtxt(train_model.FOLDER / "log.csv", delimiter=",", names=True)
-    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
-    paths, boxes, classes = train_model.read_csv("validation.csv")
-    answers = model.predict(np.stack([np.asarray(train_model.load_photo(path)) for path in paths]))
+    (_, boxes, classes), answers = predict(train_model, "validation.csv")
     box_loss = to_numpy(train_model.box_loss(boxes, answers["coords"])).mean()
     class_loss = to_numpy(train_model.focal_loss(classes, answers["classes"])).mean()
     assert class_loss > 0.02
@@ -93,11 +65,8 @@ def test_the_loss_is_the_weighted_sum_of_both(trained):
 def test_accuracy_and_iou_are_those_of_the_models_answers(trained):
     train_model, _ = trained
     printed = (train_model.FOLDER / "printed.txt").read_text()
-    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     for name in ("train.csv", "validation.csv"):
-        paths, boxes, classes = train_model.read_csv(name)
-        photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
-        answers = model.predict(photos)
+        (paths, boxes, classes), answers = predict(train_model, name)
         right = np.mean(answers["classes"].argmax(axis=1) == classes.argmax(axis=1))
         assert right > 0.6 or name == "validation.csv", "a third of the photos has each class"
     np.testing.assert_allclose(answers["classes"].sum(axis=1), 1, rtol=1e-5)

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from conftest import create_short_backbone, to_numpy
+from conftest import create_short_backbone, predict, to_numpy
 from exports import check_exports
+from test_example_1 import GREEN, RED, check_gradient, is_colour, read_pixels
 
 RANDOM = np.random.default_rng(0)
 GRID = np.zeros((12, 12), "float32")
@@ -15,12 +15,6 @@ GRID[1:4, 2:5] = 0.9  # 9 cells, 8.1
 GRID[6:10, 6:9] = 0.6  # 12 cells, 7.2
 GRID[4, 5] = 0.95  # touches a corner only: another object, of one cell
 GRID[11, 0:2] = 0.4  # too faint
-
-
-@pytest.fixture
-def example():
-    """Return the folder of the example that this file is about."""
-    return "example_3"
 
 
 def count_cells(box):
@@ -62,11 +56,7 @@ def test_dice_and_loss_are_those_of_numpy(train_model):
 def test_the_loss_and_its_gradient_are_finite(train_model):
     grids = np.stack([GRID > 0.5, GRID > 2]).astype("float32")  # the second is empty
     for value in (0.0, 1.0, 1e-30, 0.5):
-        guesses = tf.fill((2, 12, 12), value)
-        with tf.GradientTape() as tape:
-            tape.watch(guesses)
-            loss = train_model.grid_loss(grids, guesses)
-        assert np.isfinite(loss).all() and np.isfinite(tape.gradient(loss, guesses)).all()
+        check_gradient(train_model.grid_loss, grids, np.full((2, 12, 12), value))
 
 
 @pytest.mark.parametrize("cells", [3, 6, 12, 24])
@@ -121,23 +111,18 @@ def test_cells_and_boxes_are_drawn_where_they_are(
     (picture,) = evaluate_performance.draw_pictures(paths, GRID[None], [""], truth)
     printed = "photo.png: , boxes [[80.0, 20.0, 200.0, 80.0], [256.0, 128.0, 344.0, 192.0]]"
     assert printed in capsys.readouterr().out
-    with Image.open(picture) as opened:
-        pixels = np.asarray(opened).astype(int)
-
-    def is_near(pixel, colour):
-        return np.abs(pixel - colour).max(axis=-1) < 60
+    pixels = read_pixels(picture)
 
     def thickness(row, column):  # of a vertical red line
-        return is_near(pixels[row, column - 8 : column + 8], (255, 0, 0)).sum()
+        return is_colour(pixels[row, column - 8 : column + 8], RED).sum()
 
     assert thickness(50, 2 * 40) > thickness(160, 256) > 0, "the answer's line is thicker"
-    assert is_near(pixels[100, 338:343], (0, 255, 0)).any()
+    assert is_colour(pixels[100, 338:343], GREEN).any()
     assert pixels[70, 160].tolist() == pytest.approx([164, 92, 92], abs=9)  # 0.9 * 80 / 255 of red
     assert pixels[230, 40].tolist() == pytest.approx([144, 112, 112], abs=9)  # 0.4
     assert pixels[230, 240].tolist() == pytest.approx([128, 128, 128], abs=9)
     train_model.draw_batch(np.full((1, 96, 96, 3), 128, "uint8"), GRID[None] > 0.5)
-    with Image.open(train_model.FOLDER / "batch.jpg") as opened:
-        is_green = np.asarray(opened).astype(int)[:, :96, 1] > 145
+    is_green = read_pixels(train_model.FOLDER / "batch.jpg")[:, :96, 1] > 145
     cells = is_green.reshape(12, 8, -1, 8).mean(axis=(1, 3))
     np.testing.assert_array_equal(cells[:, :12] > 0.5, GRID > 0.5)
 
@@ -145,11 +130,9 @@ def test_cells_and_boxes_are_drawn_where_they_are(
 def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
     train_model, evaluate_performance = trained
     printed = (train_model.FOLDER / "printed.txt").read_text()
-    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     for name in ("train.csv", "validation.csv"):
-        paths, boxes = train_model.read_csv(name)
-        photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
-        grids, expected = model.predict(photos), np.array([count_cells(box) for box in boxes])
+        (_, boxes), grids = predict(train_model, name)
+        expected = np.array([count_cells(box) for box in boxes])
         dice = 2 * (grids * expected).sum((1, 2)) / (grids + expected).sum((1, 2))
         found = [evaluate_performance.find_boxes(grid) for grid in grids]
         nothing = sum(len(boxes_of_one) == 0 for boxes_of_one in found)
@@ -162,7 +145,7 @@ def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
             of_mean = 2 * (constant * expected).sum((1, 2)) / (constant + expected).sum((1, 2))
             assert dice.mean() > of_mean.mean() + 0.1
     evaluate_performance.THRESHOLD = 1.0
-    evaluate_performance.evaluate(model, "validation.csv")
+    evaluate_performance.evaluate(evaluate_performance.load_model(), "validation.csv")
     printed = capsys.readouterr().out
     assert "IoU 0.000, median 0.000" in printed and "nothing in 6 photos" in printed
 

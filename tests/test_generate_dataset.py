@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def files_in(folder):
 def run_script(project, **options):
     """Run the script as a user does; return the finished process."""
     command = [sys.executable, project / "generate_dataset.py"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
 
 
 @pytest.fixture
@@ -344,13 +345,26 @@ def test_other_files_in_the_augmented_folder_stay(project, augmenting, name):
     assert files_in(project) == before
 
 
-# Interrupts
+# Interrupts and full disks
+
+
+@pytest.mark.parametrize("augmentation", [False, True])
+def test_a_full_disk_is_one_line_and_changes_nothing(csvs, augmentation):
+    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1, "WORKERS": 2}
+    edit(csvs / "generate_dataset.py", AUGMENTATION=augmentation, **constants)
+    before = files_in(csvs)
+    limit = (1000, 1000)  # bytes a file stand in for a disk
+    done = run_script(csvs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("generate_dataset.py: ") and "too large" in line
+    assert files_in(csvs) == before
 
 
 @pytest.mark.usefixtures("old_files")
 def test_ctrl_c_is_one_line(few_pets):
     script = few_pets / "generate_dataset.py"
-    edit(script, AUGMENTATION=True, AUGMENTATION_PER_IMAGE=100, WORKERS=1)
+    edit(script, AUGMENTATION=True, AUGMENTATION_PER_IMAGE=30, WORKERS=1)
     before = files_in(few_pets)
     process = subprocess.Popen(
         [sys.executable, script],
@@ -425,13 +439,12 @@ def test_missing_or_other_archive_touches_nothing(project, generate_dataset, arc
 
 
 @pytest.mark.usefixtures("old_files")
-def test_no_photos_and_no_download(project):
-    edit(project / "generate_dataset.py", DOWNLOAD=False)
+def test_no_photos_and_no_download(project, generate_dataset, capsys):
+    generate_dataset.DOWNLOAD = False
     before = files_in(project)
-    done = run_script(project)
-    assert done.returncode == 1
-    assert f"No such file or directory: '{project / 'images'}'" in done.stderr
-    assert done.stderr.endswith("two usable photos: see images, annotations/xmls.\n")
+    message = message_of(generate_dataset.main)
+    assert message.endswith("two usable photos: see images, annotations/xmls.")
+    assert f"No such file or directory: '{project / 'images'}'" in capsys.readouterr().err
     assert files_in(project) == before
 
 
