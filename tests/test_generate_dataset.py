@@ -350,7 +350,7 @@ def test_other_files_in_the_augmented_folder_stay(project, augmenting, name):
 
 @pytest.mark.parametrize("augmentation", [False, True])
 def test_a_full_disk_is_one_line_and_changes_nothing(csvs, augmentation):
-    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1, "WORKERS": 2}
+    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1, "WORKERS": 1}
     edit(csvs / "generate_dataset.py", AUGMENTATION=augmentation, **constants)
     before = files_in(csvs)
     limit = (1000, 1000)  # bytes a file stand in for a disk
