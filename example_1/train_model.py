@@ -121,7 +121,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # a batch's own
+            rng = np.random.default_rng((self.epoch_seed, index))  # the batch's own
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), boxes

@@ -11,7 +11,7 @@ from pathlib import Path
 import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PHOTOS = 200
+PHOTOS = 400
 
 
 def main():
@@ -38,7 +38,8 @@ def main():
     train_model.ALPHA = 0.35
     train_model.IMAGE_SIZE = 96
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
-    train_model.EPOCHS = 60
+    train_model.BATCH_SIZE = 16  # batch normalization is trained
+    train_model.EPOCHS = 40
     train_model.main()
 
     print("4. example_1/evaluate_performance.py")
