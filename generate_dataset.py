@@ -145,7 +145,7 @@ def read_row(xml):
     breed = Path(photo).stem.rpartition("_")[0]
     name = breed if CLASS_FROM == "filename" else objects[largest].findtext("name", "").strip()
     if not name:
-        raise ValueError(f"no class: CLASS_FROM = {CLASS_FROM!r}")
+        raise ValueError(f"no class by CLASS_FROM = {CLASS_FROM!r}: see there for the other choice")
     path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
     return Row(path, *size, *boxes[largest].tolist(), name), len(objects)
 
@@ -240,7 +240,7 @@ def split_rows(rows):
         print(f"warning: class {row.class_name} has one photo: it is trained on.", file=sys.stderr)
     rows = [row for row in rows if counts[row.class_name] > 1]
     if not rows:
-        sys.exit(f"No class has two usable photos: see {DATASET_FOLDER}, {ANNOTATIONS_FOLDER}.")
+        sys.exit(f"No class has two usable photos in {DATASET_FOLDER}: the lines above say why.")
     names = [row.class_name for row in rows]
     size = max(len(rows) - int(SPLIT_RATIO * len(rows)), len(set(names)))  # one of each class
     training, validation = train_test_split(rows, test_size=size, stratify=names, random_state=SEED)

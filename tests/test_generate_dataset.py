@@ -179,7 +179,7 @@ OTHER_SIZE = "the XML's size is not the photo's"
         ("<xmin>10<", "<xmin>-1.1<", OUTSIDE),
         ("<width>100<", "<width>200<", OTHER_SIZE),  # the box fits, but on another picture
         ("</object>", "</object><object><bndbox><xmin>200</xmin></bndbox></object>", TOO_SMALL),
-        ("<name>cat<", "<name> <", "no class"),
+        ("<name>cat<", "<name> <", "no class by CLASS_FROM = 'object'"),
         ("Amber_Cat_9.jpg", "Amber_Cat_8.jpg", "the photo is missing"),
         ("<filename>.*</filename>", "", "the photo is missing"),
     ],
@@ -443,7 +443,7 @@ def test_no_photos_and_no_download(project, generate_dataset, capsys):
     generate_dataset.DOWNLOAD = False
     before = files_in(project)
     message = message_of(generate_dataset.main)
-    assert message.endswith("two usable photos: see images, annotations/xmls.")
+    assert message == "No class has two usable photos in images: the lines above say why."
     assert f"No such file or directory: '{project / 'images'}'" in capsys.readouterr().err
     assert files_in(project) == before
 
