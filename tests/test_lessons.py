@@ -12,6 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 DIFFERENT = {  # what has the same name as in example 1 and another text, and why
     "example_2/train_model.py": {
+        "LEARNING_RATE": "two losses pull at one network",
         "read_csv": "classes too",
         "PhotoDataset": "classes too",
         "create_model": "two heads",
