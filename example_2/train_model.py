@@ -36,7 +36,7 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # the first of the backbone that stay as they are: 54 to block 5, 154 all
+FROZEN_LAYERS = 54  # the backbone's first that stay as they are: 0 none, 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -66,7 +66,7 @@ def read_csv(name):
         sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)  # 2 columns each
+    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)  # cut before these
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
     if not is_inside.all():
         line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header

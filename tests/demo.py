@@ -1,4 +1,4 @@
-"""Run the whole of example 1 on drawn pets, without a download: some three minutes.
+"""Run the whole of example 1 on drawn pets, without a download: two to three minutes.
 
 make demo
 """
