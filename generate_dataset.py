@@ -12,12 +12,10 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, namedtuple
-from concurrent.futures import ProcessPoolExecutor
-from itertools import count, product, repeat
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product, repeat
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -34,12 +32,12 @@ VALIDATION_CSV = "validation.csv"
 SPLIT_RATIO = 0.8  # share of the photos that is trained on, the others validate
 SEED = 0  # another number, another split and other augmented photos
 CLASS_FROM = "filename"  # "filename": Bengal_12.jpg is a Bengal; "object": the XML's <name>
-WORKERS = os.cpu_count()  # threads that check photos, processes that augment them
+WORKERS = os.cpu_count()  # threads that check and augment photos
 
 AUGMENTATION = False  # True adds changed copies of the training photos to TRAIN_CSV
 AUGMENTATION_PER_IMAGE = 25  # tries for each photo; a try that cuts the box is dropped
 AUGMENTATION_DEBUG = False  # True draws the box on the copies: to look at, not to train on
-AUGMENTED_FOLDER = "augmented"  # where the copies go; older copies there are replaced
+AUGMENTED_FOLDER = "augmented"  # where the copies go: a folder that does not exist yet
 AUGMENTED_SIZE = 224  # width and height of the copies in pixels
 
 ARCHIVES_ADDRESS = "https://thor.robots.ox.ac.uk/~vgg/data/pets/"
@@ -54,7 +52,6 @@ ARCHIVES = {  # name: MD5
 
 def get_dataset():
     """Unpack the dataset's two archives: those that lie in ROOT, the others are downloaded."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's errors only
     from keras.utils import get_file  # takes seconds, and is needed only here
 
     print("Getting the Oxford-IIIT Pet Dataset. For your own photos: Ctrl-C, set DATASET_FOLDER.")
@@ -89,11 +86,11 @@ def find_photo(xml, annotation):
     top, beside = os.path.normpath(ROOT / DATASET_FOLDER), os.path.dirname(xml)
     mirrored = top + beside.removeprefix(str(ROOT / ANNOTATIONS_FOLDER))  # the same subfolder
     for tag in ("filename", "path"):
-        # A path on another computer, or no ending: ever fewer of its last parts are tried.
+        # Leading folders, as of another computer, are dropped until a file fits; endings are added.
         parts = annotation.findtext(tag, "").strip().replace("\\", "/").split("/")
         for start, ending, folder in product(range(len(parts)), ENDINGS, (beside, mirrored, top)):
             photo = os.path.normpath("/".join([folder, *parts[start:]]) + ending)
-            if photo.startswith(top + os.sep) and os.path.isfile(photo):  # none outside
+            if photo.startswith(top + os.sep) and os.path.isfile(photo):  # not outside
                 return photo
     raise ValueError(f"the photo is missing: {annotation.findtext('filename')} in {top}")
 
@@ -119,12 +116,12 @@ def read_boxes(objects, size):
     if not objects:
         raise ValueError("no box: no <object>")
     texts = [[item.findtext(f"bndbox/{corner}") for corner in CORNERS] for item in objects]
-    boxes, detail = np.array(texts, float), f"{texts} in {size}"
+    boxes = np.array(texts, float)  # what is missing becomes NaN, of which no comparison is true
     if (boxes < -1).any() or (boxes[:, 2:] > np.add(size, 1)).any():  # some tools count from 1
-        raise ValueError(f"the box is outside of the photo: {detail}")
+        raise ValueError(f"the box is outside of the photo: {texts} in {size}")
     boxes = boxes.clip(0, (*size, *size)).round(2)
     if not (boxes[:, 2:] - boxes[:, :2] > 1).all():  # as where coordinates go from 0 to 1
-        raise ValueError(f"the box is incomplete, inverted or no larger than a pixel: {detail}")
+        raise ValueError(f"the box is incomplete, inverted or within a pixel: {texts} in {size}")
     return boxes
 
 
@@ -136,17 +133,17 @@ def read_row(xml):
     xml_size = [float(annotation.findtext(f"size/{side}") or 0) for side in ("width", "height")]
     # No size, or 0, says nothing. Another one: the box was drawn on another picture than this.
     if any(said not in (0, pixels) for said, pixels in zip(xml_size, size)):
-        turn = " but that before its EXIF turn" if xml_size == [*size[::-1]] else ""
-        raise ValueError(f"the XML's size is not the photo's{turn}: {xml_size} and {size}")
+        raise ValueError(f"the XML's size is not the upright photo's: {xml_size} and {size}")
     objects = annotation.findall("object")
     boxes = read_boxes(objects, size)
     largest = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmax()
-    assert CLASS_FROM in ("filename", "object"), f"CLASS_FROM = {CLASS_FROM!r}"
-    breed = Path(photo).stem.rpartition("_")[0]
-    name = breed if CLASS_FROM == "filename" else objects[largest].findtext("name", "").strip()
+    name = Path(photo).stem.rpartition("_")[0]  # Bengal_12: Bengal
+    if CLASS_FROM == "object":
+        name = objects[largest].findtext("name", "").strip()
     if not name:
         raise ValueError(f"no class by CLASS_FROM = {CLASS_FROM!r}: see there for the other choice")
     path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
+    path.encode()  # raises for a name that is no UTF-8, which the CSV could not hold
     return Row(path, *size, *boxes[largest].tolist(), name), len(objects)
 
 
@@ -165,11 +162,10 @@ def create_augmenter():
     return iaa.Sequential(zoom + flip + turn + colour + light)
 
 
-def augment_photo(row, number, folder, constants):
+def augment_photo(row, number, folder):
     """Write the changed copies of one photo into `folder`; return their rows."""
     from imgaug import BoundingBox, BoundingBoxesOnImage
 
-    globals().update(constants)  # a spawned process knows the file's, not those set since
     size = (AUGMENTED_SIZE, AUGMENTED_SIZE)
     with Image.open(ROOT / row.path, formats=FORMATS) as photo:
         photo.draft("RGB", size)
@@ -177,11 +173,10 @@ def augment_photo(row, number, folder, constants):
     box = BoundingBox(row.xmin, row.ymin, row.xmax, row.ymax)
     boxes = BoundingBoxesOnImage([box], (row.height, row.width)).on(photo)  # scaled
     augmenter, rows = create_augmenter(), []
-    # From SEED and the photo's number, so that it does not matter which worker does it.
+    # From SEED and the photo's number, so that it does not matter which thread does it.
     augmenter.seed_(int(np.random.default_rng((SEED, number)).integers(2**31)))
-    photos, boxes = [photo] * AUGMENTATION_PER_IMAGE, [boxes] * AUGMENTATION_PER_IMAGE
-    copies, boxes = augmenter(images=photos, bounding_boxes=boxes)
-    for index, (copy, (box,)) in enumerate(zip(copies, boxes)):
+    for index in range(AUGMENTATION_PER_IMAGE):
+        copy, (box,) = augmenter(image=photo, bounding_boxes=boxes)
         if box.is_fully_within_image(copy):
             if AUGMENTATION_DEBUG:
                 copy = box.draw_on_image(copy, size=2)
@@ -195,10 +190,8 @@ def augment_photo(row, number, folder, constants):
 def augment_photos(rows, folder):
     """Write changed copies of all photos into `folder`; return their rows in a fixed order."""
     folder.mkdir()
-    constants = {name: value for name, value in globals().items() if name.isupper()}
-    # Spawned: a fork of a process with threads can hang. Each first calls signal(SIGINT, SIG_IGN).
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), signal, (SIGINT, SIG_IGN)) as executor:
-        results = executor.map(augment_photo, rows, count(), repeat(folder), repeat(constants))
+    with ThreadPoolExecutor(WORKERS) as executor:  # at Ctrl-C it waits for those being written
+        results = executor.map(augment_photo, rows, range(len(rows)), repeat(folder))
         return [row for copies in tqdm(results, "augmenting", len(rows)) for row in copies]
 
 
@@ -207,16 +200,16 @@ def augment_photos(rows, folder):
 
 def read_rows():
     """Return the rows of all XMLs, sorted by path, and print what was skipped and why."""
-    files, rows, counts = set(), {}, Counter()
+    xmls, rows, counts = set(), {}, Counter()
     for top in (ROOT / ANNOTATIONS_FOLDER, ROOT / DATASET_FOLDER):  # one may lie in the other
         for folder, _, names in os.walk(top, onerror=lambda error: print(error, file=sys.stderr)):
+            names = [name for name in names if name.lower().endswith(".xml")]
             # Apple's ._ files are no XMLs, whatever their ending.
-            files.update(os.path.join(folder, name) for name in names if name[:2] != "._")
-    xmls = [xml for xml in sorted(files) if xml.lower().endswith(".xml") and os.path.isfile(xml)]
-    # Threads, which start at once, are enough: Pillow decodes outside of Python's lock.
+            xmls.update(os.path.join(folder, name) for name in names if not name.startswith("._"))
+    # Threads are enough: Pillow decodes outside of Python's lock. At Ctrl-C a pool stops at once.
     with ThreadPool(WORKERS) as pool:
-        results = [pool.apply_async(read_row, [xml]) for xml in xmls]
-        for xml, result in zip(xmls, tqdm(results, "checking", leave=False)):
+        results = {xml: pool.apply_async(read_row, [xml]) for xml in sorted(xmls)}
+        for xml, result in tqdm(results.items(), "checking", leave=False):
             try:
                 row, objects = result.get()
                 if row.path in rows:
@@ -224,7 +217,7 @@ def read_rows():
                 rows[row.path] = row
                 if objects > 1:
                     counts["photos with several objects: the largest is taken"] += 1
-            except (SyntaxError, ValueError, LookupError, OSError) as error:  # Syntax: broken XML
+            except (SyntaxError, ValueError, LookupError, OSError) as error:  # or broken XML
                 counts[f"skipped: {str(error).partition(':')[0]}"] += 1
                 tqdm.write(f"skipped {xml}: {error}", file=sys.stderr)
     for reason, number in sorted(counts.items()):
@@ -242,7 +235,8 @@ def split_rows(rows):
     if not rows:
         sys.exit(f"No class has two usable photos in {DATASET_FOLDER}: the lines above say why.")
     names = [row.class_name for row in rows]
-    size = max(len(rows) - int(SPLIT_RATIO * len(rows)), len(set(names)))  # one of each class
+    size, classes = len(rows) - int(SPLIT_RATIO * len(rows)), len(set(names))
+    size = min(max(size, classes), len(rows) - classes)  # room for each class on both sides
     training, validation = train_test_split(rows, test_size=size, stratify=names, random_state=SEED)
     # Stratification rounds, and may leave a rare class out on one side: move a photo of it there.
     for few, many in ((training, validation), (validation, training)):
@@ -267,26 +261,24 @@ def main():
     if DOWNLOAD and not (ROOT / DATASET_FOLDER).is_dir():
         get_dataset()
     augmented = ROOT / AUGMENTED_FOLDER
-    if AUGMENTATION and {*augmented.glob("*")} - {*augmented.glob("augmented_*_*.jpg")}:
-        sys.exit(f"{augmented} holds more than older copies: set AUGMENTED_FOLDER to a new folder.")
+    if AUGMENTATION and augmented.exists():
+        sys.exit(f"{augmented} exists: rename or delete it, or set AUGMENTED_FOLDER to another.")
     training, validation = split_rows(read_rows())
-    first, second = (Counter(row.class_name for row in rows) for rows in (training, validation))
-    class_ids = {name: index for index, name in enumerate(sorted(first))}
+    training_counts = Counter(row.class_name for row in training)
+    validation_counts = Counter(row.class_name for row in validation)
+    class_ids = {name: index for index, name in enumerate(sorted(training_counts))}
     with tempfile.TemporaryDirectory(prefix="generating-", dir=ROOT) as folder:
         copies = augment_photos(training, Path(folder, "copies")) if AUGMENTATION else []
         write_csv(f"{folder}/train.csv", training + copies, class_ids)
         write_csv(f"{folder}/validation.csv", validation, class_ids)
-        # Older copies go first: after a kill in between a CSV may lack copies, not get wrong ones.
-        if AUGMENTATION:
-            augmented.mkdir(parents=True, exist_ok=True)
-            os.replace(augmented, f"{folder}/older copies")
         os.replace(f"{folder}/train.csv", ROOT / TRAIN_CSV)
         os.replace(f"{folder}/validation.csv", ROOT / VALIDATION_CSV)
-        if AUGMENTATION:
-            os.replace(f"{folder}/copies", augmented)
+        if AUGMENTATION:  # last: a kill before it leaves a CSV that lacks copies, not an older one
+            shutil.move(f"{folder}/copies", augmented)
     print("  photos  training  validation  class")
     for name in class_ids:
-        print(f"{first[name] + second[name]:8}{first[name]:10}{second[name]:12}  {name}")
+        first, second = training_counts[name], validation_counts[name]
+        print(f"{first + second:8}{first:10}{second:12}  {name}")
     print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies.")
     print(f"{VALIDATION_CSV}: {len(validation)} photos. Next: python example_1/train_model.py")
 

@@ -21,7 +21,7 @@ from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
-DEBUG = False  # True prints each photo's IoU and shows each picture
+DEBUG = False  # True prints each photo's answer and shows each picture
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -51,7 +51,7 @@ def evaluate(model, csv_name):
 
 
 def to_corners(box, size):
-    """Turn a box (4,) of the network into xmin, ymin, xmax and ymax in a photo of `size`."""
+    """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
     (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
     half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
     corners = [x - half_width, y - half_height, x + half_width, y + half_height]
@@ -78,7 +78,7 @@ def draw_pictures(paths, predicted, labels, true=None):
         files.append(folder / f"{index:05d}_{path.stem[:100]}.jpg")
         photo.save(files[-1], quality=95)
         if DEBUG or IMAGES is not None:
-            tqdm.write(f"{path}: {labels[index]}, box {', '.join(f'{x:.0f}' for x in corners)}")
+            tqdm.write(f"{path}: box {np.round(corners).tolist()} {labels[index]}")
         if DEBUG:
             photo.show()
     return files
@@ -98,13 +98,13 @@ def draw_contact_sheet(pictures):
 
 def list_photos():
     """Return the paths of the photos that IMAGES names."""
-    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES
+    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES  # a [ may be in a name
     if (ROOT / IMAGES).is_dir():
         pattern = f"{pattern}/*"
     paths = []
     for path in sorted(ROOT / name for name in glob.glob(pattern, root_dir=ROOT)):
         try:
-            load_photo(path)
+            load_photo(path)  # can it be read?
             paths.append(path)
         except OSError as error:
             print(f"skipped: {error}", file=sys.stderr)
@@ -119,7 +119,7 @@ def main():
     if IMAGES is not None:
         paths = list_photos()
         predicted = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
-        draw_pictures(paths, predicted, [path.name for path in paths])
+        draw_pictures(paths, predicted, [""] * len(paths))
     else:
         evaluate(model, train_model.TRAIN_CSV)
         dataset, predicted, ious = evaluate(model, train_model.VALIDATION_CSV)

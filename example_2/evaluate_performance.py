@@ -2,8 +2,8 @@
 
     python example_2/evaluate_performance.py    # after train_model.py
 
-Prints the IoU of the predicted and the true boxes and how many classes are right, and draws both as
-example 1 does, but wrong classes first. confusion.png shows which class is taken for which.
+Prints the IoU of the predicted and the true boxes and how many classes are right, and draws boxes
+and classes as example 1 does, wrong ones first. confusion.png shows which is taken for which.
 """
 
 import csv
@@ -23,7 +23,7 @@ from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
-DEBUG = False  # True prints each photo's IoU and shows each picture
+DEBUG = False  # True prints each photo's answer and shows each picture
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -35,7 +35,7 @@ def load_model():
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
     size = train_model.IMAGE_SIZE
-    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]
+    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # by name
     shapes = model.input_shape, model.output_shape
     if shapes != expected:
         sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")
@@ -59,15 +59,18 @@ def to_labels(probabilities, names):
 
 def list_classes():
     """Return the names of the CLASSES classes."""
-    with open(ROOT / train_model.TRAIN_CSV, newline="", encoding="utf-8-sig") as file:
-        names = {int(row["class_id"]): row["class_name"] for row in csv.DictReader(file)}
-    if len(names) > train_model.CLASSES:
+    try:
+        with open(ROOT / train_model.TRAIN_CSV, newline="", encoding="utf-8-sig") as file:
+            names = {int(float(row["class_id"])): row["class_name"] for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        sys.exit(f"{train_model.TRAIN_CSV} cannot be read ({error!r}): run generate_dataset.py.")
+    if max(names, default=0) >= train_model.CLASSES:
         names[train_model.CLASSES - 1] = "all others"
     return [names.get(number, "no class") for number in range(train_model.CLASSES)]
 
 
 def print_classes(true, predicted, names):
-    """Print how many classes are right, and draw confusion.png, of class numbers (n,)."""
+    """Compare true and predicted class numbers (n,): print it and draw confusion.png."""
     frequent = np.bincount(true).argmax()
     right, always = np.mean(true == predicted), np.mean(true == frequent)
     print(f"Accuracy: {right:.1%}. Always answering {names[frequent]}: {always:.1%}.")
@@ -82,7 +85,7 @@ def print_classes(true, predicted, names):
 
 
 def to_corners(box, size):
-    """Turn a box (4,) of the network into xmin, ymin, xmax and ymax in a photo of `size`."""
+    """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
     (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
     half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
     corners = [x - half_width, y - half_height, x + half_width, y + half_height]
@@ -109,7 +112,7 @@ def draw_pictures(paths, predicted, labels, true=None):
         files.append(folder / f"{index:05d}_{path.stem[:100]}.jpg")
         photo.save(files[-1], quality=95)
         if DEBUG or IMAGES is not None:
-            tqdm.write(f"{path}: {labels[index]}, box {', '.join(f'{x:.0f}' for x in corners)}")
+            tqdm.write(f"{path}: box {np.round(corners).tolist()} {labels[index]}")
         if DEBUG:
             photo.show()
     return files
@@ -129,13 +132,13 @@ def draw_contact_sheet(pictures):
 
 def list_photos():
     """Return the paths of the photos that IMAGES names."""
-    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES
+    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES  # a [ may be in a name
     if (ROOT / IMAGES).is_dir():
         pattern = f"{pattern}/*"
     paths = []
     for path in sorted(ROOT / name for name in glob.glob(pattern, root_dir=ROOT)):
         try:
-            load_photo(path)
+            load_photo(path)  # can it be read?
             paths.append(path)
         except OSError as error:
             print(f"skipped: {error}", file=sys.stderr)
@@ -149,8 +152,8 @@ def main():
     model, names = load_model(), list_classes()
     if IMAGES is not None:
         paths = list_photos()
-        nothing = np.zeros((len(paths), 4))
-        answers = model.predict(PhotoDataset(paths, nothing, nothing))
+        unknown = np.zeros((len(paths), 4))  # box and class, at which predict does not look
+        answers = model.predict(PhotoDataset(paths, unknown, unknown))
         draw_pictures(paths, answers["coords"], to_labels(answers["classes"], names))
     else:
         evaluate(model, train_model.TRAIN_CSV)
@@ -162,7 +165,7 @@ def main():
             for label, number, value in zip(to_labels(answers["classes"], names), true, ious)
         ]
         pictures = draw_pictures(dataset.paths, answers["coords"], labels, dataset.boxes)
-        worst_first = np.lexsort((ious, predicted == true))
+        worst_first = np.lexsort((ious, predicted == true))  # by the second, then the first
         draw_contact_sheet([pictures[index] for index in worst_first])
         print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
     print(f"Pictures: {FOLDER / 'predictions'}")

@@ -2,13 +2,12 @@
 
     python example_2/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network of example 1 with a second answer: "coords" is the box, in pixels of the photo resized
-to IMAGE_SIZE x IMAGE_SIZE, and "classes" a probability for each class. Both are read from the same
-feature map, and the loss is a weighted sum of theirs. For the class it is the focal loss, which
-counts less what is nearly right already (y_true is 1 for the true class, else 0):
+The network of example 1 with a second answer, read from the same feature map: "coords" is the box,
+as there, and "classes" a probability for each class. The loss is a weighted sum of the box's loss
+and the class's, the focal loss FL, in which what is nearly right already counts little:
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
-    FL = -sum(y_true * (1 - y_pred)^2 * log(y_pred))
+    FL = -(1 - p)^2 * log(p), where p is the probability of the true class
 """
 
 import csv
@@ -36,17 +35,17 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # the backbone's first that stay as they are: 0 none, 54 to block 5, 154 all
+FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
-LEARNING_RATE = 5e-4  # the highest: it rises, then falls. Twice as much broke one training of six
+LEARNING_RATE = 5e-4  # the highest: it rises, then falls; half of example 1's
 PATIENCE = 100  # epochs without a better model until it stops; above EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
-CLASSES = 2  # class_id 0 and all others; 3: 0, 1 and all others; and so on
+CLASSES = 2  # class_id 0 and all others; to tell all apart: the number of your classes
 BOX_WEIGHT = 1.0  # how much the box counts in the loss
 CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
@@ -55,7 +54,7 @@ CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 
 def read_csv(name):
-    """Return a CSV's n paths, boxes (n, 4), centre and size, and one-hot classes (n, CLASSES)."""
+    """Return a CSV's n paths, boxes (n, 4) as in example 1, and one-hot classes (n, CLASSES)."""
     columns = ("width", "height", "xmin", "ymin", "xmax", "ymax", "class_id")
     try:
         with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
@@ -91,10 +90,10 @@ def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
     # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)  # zoom * stretch
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, 2)  # zoom * stretch
     window = np.maximum(window, size)  # room for the box
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # left of and above the box
-    spare = IMAGE_SIZE - window  # above 0: it stays in the photo; below: the photo in it, on black
+    start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)  # the box stays inside
+    spare = IMAGE_SIZE - window  # above 0: the window stays in the photo; below: the photo in it
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -127,7 +126,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # the batch's own
+            rng = np.random.default_rng((self.epoch_seed, index))  # the same from any thread
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
@@ -166,12 +165,12 @@ def create_model():
         include_top=False,
         weights=WEIGHTS,
     )
-    for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # False, but random weights must learn
-    for layer in backbone.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
-            layer.trainable = WEIGHTS is None
+    for index, layer in enumerate(backbone.layers):
+        is_norm = isinstance(layer, layers.BatchNormalization)
+        # Not trainable, a norm takes ImageNet's averages in training, too, not each batch's.
+        if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
+            layer.trainable = False
+        if is_norm:
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
     # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
@@ -189,8 +188,9 @@ def create_model():
 
 def corners(boxes):
     """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
-    half = ops.maximum(boxes[:, 2:], 0) / 2  # the network may answer with a side below 0
-    return ops.subtract(boxes[:, :2], half), ops.add(boxes[:, :2], half)  # ops: NumPy arrays, too
+    centre, size = ops.split(boxes, 2, axis=1)
+    half = ops.maximum(size, 0) / 2  # the network may answer with a side below 0
+    return centre - half, centre + half
 
 
 def iou_and_giou(y_true, y_pred):
@@ -244,7 +244,7 @@ class SaveBest(keras.callbacks.ModelCheckpoint):
 
 def draw_curves(log):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]  # loss, ...
+    names = [name[4:] for name in log.dtype.names if name.startswith("val_")]  # loss, ...
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -269,19 +269,19 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # Steps are epochs here: a quarter up from 0, then down. Large first ones would undo ImageNet.
+    # Its steps are epochs: a quarter up from 0, then down. Too high at first undoes ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_coords_iou", "mode": "max"}  # the class has no say
+    goal = {"monitor": "val_coords_iou", "mode": "max"}  # that of "coords": the class has no say
     best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
         shutil.rmtree(backup, ignore_errors=True)
-        if model_file.exists():
+        if model_file.exists():  # of an earlier training
             model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),

@@ -3,10 +3,8 @@
     python example_3/evaluate_performance.py    # after train_model.py
 
 Reads boxes back from the grid: what hangs together above THRESHOLD is an object, and the object
-with the highest sum of probabilities is the answer. Prints how well grids (dice) and boxes
-(IoU) agree with the true ones, and draws them: each validation photo in predictions/, and the
-worst, middle and best of them in predictions.png. Red are the cells and the boxes, the answer's
-line is thicker; green is the truth.
+with the highest sum of probabilities is the answer, drawn with a thicker line. Prints how well
+grids (dice) and boxes (IoU) agree with the true ones, and draws them as example 1 does.
 """
 
 import glob
@@ -24,7 +22,7 @@ from train_model import FOLDER, ROOT, PhotoDataset, dice_coefficient, load_photo
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
-DEBUG = False  # True prints each photo's IoU and shows each picture
+DEBUG = False  # True prints each photo's answer and shows each picture
 THRESHOLD = 0.6  # 0 to 1: what is above it is object; at 0.5 the boxes are a little too large
 MIN_CELLS = 2  # what has fewer cells is no object
 
@@ -47,7 +45,7 @@ def load_model():
 
 def find_boxes(grid):
     """Return the boxes of the objects in a grid (CELLS, CELLS): (objects, 4), the answer first."""
-    # Interpolated to 5 x 5 points a cell, so that a box can end within one.
+    # Interpolated to 5 x 5 points a cell, so that a box, first in points, can end within a cell.
     fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)
     objects, _ = ndimage.label(fine > THRESHOLD)  # of each point 0, or its object's number
     found = []
@@ -69,7 +67,8 @@ def evaluate(model, csv_name):
     dice = keras.ops.convert_to_numpy(dice_coefficient(to_grid(dataset.boxes), grids))
     found = [find_boxes(grid) for grid in grids]
     answers = [boxes[0] if len(boxes) else np.zeros(4) for boxes in found]
-    pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]  # (n, 1, 4): one a photo
+    # compute_iou compares all boxes of a photo with all of another list: here one with one.
+    pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]  # (n, 1, 4)
     ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")  # (n, 1, 1)
     ious = keras.ops.convert_to_numpy(ious)[:, 0, 0]
     print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
@@ -79,7 +78,7 @@ def evaluate(model, csv_name):
 
 
 def to_corners(box, size):
-    """Turn a box (4,) of the network into xmin, ymin, xmax and ymax in a photo of `size`."""
+    """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
     (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
     half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
     corners = [x - half_width, y - half_height, x + half_width, y + half_height]
@@ -110,7 +109,7 @@ def draw_pictures(paths, predicted, labels, true=None):
         files.append(folder / f"{index:05d}_{path.stem[:100]}.jpg")
         photo.save(files[-1], quality=95)
         if DEBUG or IMAGES is not None:
-            tqdm.write(f"{path}: {labels[index]}, boxes {np.round(boxes).tolist()}")
+            tqdm.write(f"{path}: boxes {np.round(boxes).tolist()} {labels[index]}")
         if DEBUG:
             photo.show()
     return files
@@ -130,13 +129,13 @@ def draw_contact_sheet(pictures):
 
 def list_photos():
     """Return the paths of the photos that IMAGES names."""
-    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES
+    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES  # a [ may be in a name
     if (ROOT / IMAGES).is_dir():
         pattern = f"{pattern}/*"
     paths = []
     for path in sorted(ROOT / name for name in glob.glob(pattern, root_dir=ROOT)):
         try:
-            load_photo(path)
+            load_photo(path)  # can it be read?
             paths.append(path)
         except OSError as error:
             print(f"skipped: {error}", file=sys.stderr)
@@ -151,7 +150,7 @@ def main():
     if IMAGES is not None:
         paths = list_photos()
         predicted = model.predict(PhotoDataset(paths, np.zeros((len(paths), 4))))
-        draw_pictures(paths, predicted, [path.name for path in paths])
+        draw_pictures(paths, predicted, [""] * len(paths))
     else:
         evaluate(model, train_model.TRAIN_CSV)
         dataset, predicted, ious = evaluate(model, train_model.VALIDATION_CSV)

@@ -35,7 +35,7 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # the backbone's first that stay as they are: 0 none, 54 to block 5, 154 all
+FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
@@ -87,10 +87,10 @@ def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
     # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, size=2)  # zoom * stretch
+    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, 2)  # zoom * stretch
     window = np.maximum(window, size)  # room for the box
-    start = centre - size / 2 - (window - size) * rng.uniform(size=2)  # left of and above the box
-    spare = IMAGE_SIZE - window  # above 0: it stays in the photo; below: the photo in it, on black
+    start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)  # the box stays inside
+    spare = IMAGE_SIZE - window  # above 0: the window stays in the photo; below: the photo in it
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -133,7 +133,7 @@ class PhotoDataset(keras.utils.PyDataset):
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
         boxes = self.boxes[chosen]
         if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # the batch's own
+            rng = np.random.default_rng((self.epoch_seed, index))  # the same from any thread
             for i, photo in enumerate(photos):
                 photos[i], boxes[i] = augment(photo, boxes[i], rng)
         return np.stack(photos), to_grid(boxes)
@@ -171,14 +171,14 @@ def create_model():
         include_top=False,
         weights=WEIGHTS,
     )
-    for layer in backbone.layers[:FROZEN_LAYERS]:
-        layer.trainable = WEIGHTS is None  # False, but random weights must learn
-    for layer in backbone.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            # Not trainable, it takes ImageNet's averages in training, too, not each batch's.
-            layer.trainable = WEIGHTS is None
+    for index, layer in enumerate(backbone.layers):
+        is_norm = isinstance(layer, layers.BatchNormalization)
+        # Not trainable, a norm takes ImageNet's averages in training, too, not each batch's.
+        if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
+            layer.trainable = False
+        if is_norm:
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
-    # From 7 x 7 cells up to CELLS x CELLS. It starts at a map without ReLU, which can get stuck.
+    # From 7 x 7 cells up to CELLS x CELLS. As in example 1 it starts at a map that has no ReLU.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
     for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
@@ -197,7 +197,7 @@ def create_model():
 
 
 def dice_coefficient(y_true, y_pred):
-    """Return the overlap of grids (batch, CELLS, CELLS): (batch,), 0 to 1 (V-Net, 3DV 2016)."""
+    """Return the dice of grids (batch, CELLS, CELLS), their overlap: (batch,), 0 to 1."""
     both = ops.sum(y_true * y_pred, axis=(1, 2))
     total = ops.sum(y_true + y_pred, axis=(1, 2))
     return 2 * both / ops.maximum(total, keras.config.epsilon())
@@ -225,7 +225,7 @@ class SaveBest(keras.callbacks.ModelCheckpoint):
 
 def draw_curves(log):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name for name in log.dtype.names if f"val_{name}" in log.dtype.names]  # loss, ...
+    names = [name[4:] for name in log.dtype.names if name.startswith("val_")]  # loss, ...
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -244,19 +244,19 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # Steps are epochs here: a quarter up from 0, then down. Large first ones would undo ImageNet.
+    # Its steps are epochs: a quarter up from 0, then down. Too high at first undoes ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # of the validation photos
+    goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # the best model has the most of it
     best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
     if is_resumed:
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
         shutil.rmtree(backup, ignore_errors=True)
-        if model_file.exists():
+        if model_file.exists():  # of an earlier training
             model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),

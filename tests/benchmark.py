@@ -2,9 +2,6 @@
 
 make benchmark                                 # with 400 drawn photos
 .venv/bin/python tests/benchmark.py PHOTOS     # with another number of them
-
-Each line times two things in turn and gives the median of the ratios of their speeds, above 1 where
-the first is faster.
 """
 
 import contextlib
@@ -18,7 +15,6 @@ import time
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
 
@@ -35,7 +31,7 @@ def seconds(function):
 
 
 def compare(what, ours, reference):
-    """Time both in turn and print how many times as fast ours is."""
+    """Time both in turn and print how many times as fast ours is: the median, and the range."""
     seconds(ours)  # the first calls warm up
     seconds(reference)
     ratios = [seconds(reference) / seconds(ours) for _ in range(5)]
@@ -43,68 +39,39 @@ def compare(what, ours, reference):
     print(f"{what:62} {statistics.median(ratios):6.2f} ({spread})", flush=True)
 
 
-def load_script(folder, script):
-    """Import a script anew, with random weights."""
-    module = import_script(folder, script, pytest.MonkeyPatch())
-    set_constants(module, WEIGHTS=None, AUGMENT=False)
-    return module
-
-
 def time_generation(folder):
     """Compare `generate_dataset.py` with OpenCV, which reads, resizes and writes each photo."""
-    photos = [*folder.glob("images/*.jpg")]
+    generate_dataset = import_script(folder, "generate_dataset", pytest.MonkeyPatch())
 
     def read_resize_write():
-        for photo in photos:
+        for photo in folder.glob("images/*.jpg"):
             cv2.imwrite(f"{folder}/resized.jpg", cv2.resize(cv2.imread(str(photo)), (96, 96)))
 
     cv2.setNumThreads(1)
-    generate = load_script(folder, "generate_dataset").main
-    compare("generate_dataset.py: OpenCV's loop", generate, read_resize_write)
+    compare("generate_dataset.py: OpenCV's loop", generate_dataset.main, read_resize_write)
 
 
-def time_training(folder, number):
-    """Compare training from the CSV, in memory and from disk, with `model.fit` on ready arrays."""
-    train_model = load_script(folder, f"example_{number}/train_model")
+def time_training(folder):
+    """Compare an epoch of example 1, from memory and from disk, with one on ready arrays."""
+    train_model = import_script(folder, "example_1/train_model", pytest.MonkeyPatch())
+    set_constants(train_model, WEIGHTS=None)
     model = train_model.create_model()
-    # The loss is another example's lesson: any will do to compare how photos come in.
-    model.compile("sgd", keras.tree.map_structure(lambda _: "mse", model.output))
+    model.compile("sgd", train_model.box_loss)
     rows = train_model.read_csv("train.csv")
-    dataset = train_model.PhotoDataset(*rows, training=True)
-    batches = [dataset[index] for index in range(len(dataset))]
-    photos, targets = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-    photos = photos.astype("float32")
-    fit_arrays = functools.partial(model.fit, photos, targets, train_model.BATCH_SIZE)
+    dataset = train_model.PhotoDataset(*rows)
+    photos, boxes = map(np.concatenate, zip(*(dataset[index] for index in range(len(dataset)))))
+    fit_arrays = functools.partial(model.fit, photos, boxes, train_model.BATCH_SIZE)
     for train_model.INMEMORY in (True, False):
         dataset = train_model.PhotoDataset(*rows, training=True)
-        what = f"training example {number}, INMEMORY = {train_model.INMEMORY}: ready arrays"
+        what = f"training example 1, INMEMORY = {train_model.INMEMORY}: ready arrays"
         compare(what, functools.partial(model.fit, dataset), fit_arrays)
-
-
-def time_evaluation(folder):
-    """Compare evaluation, from the CSV to the IoU, with one `model.predict` a photo."""
-    train_model = load_script(folder, "example_1/train_model")
-    evaluate_performance = load_script(folder, "example_1/evaluate_performance")
-    model = train_model.create_model()
-
-    def evaluate():
-        evaluate_performance.evaluate(model, "validation.csv")
-
-    def one_by_one():
-        for path in train_model.read_csv("validation.csv")[0]:
-            model.predict(np.asarray(train_model.load_photo(path))[None], verbose=0)
-
-    compare("evaluation: one model.predict a photo", evaluate, one_by_one)
 
 
 if __name__ == "__main__":
     photos = int(sys.argv[1]) if sys.argv[1:] else 400
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        project = Path(name)
-        copy_scripts(project)
-        draw_dataset(project, photos)
+        copy_scripts(Path(name))
+        draw_dataset(name, photos)
         print(f"{os.cpu_count()} cores. What: against what; ratio of the speeds (range)")
-        time_generation(project)
-        for example in (1, 2, 3):
-            time_training(project, example)
-        time_evaluation(project)
+        time_generation(Path(name))
+        time_training(Path(name))

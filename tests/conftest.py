@@ -71,13 +71,14 @@ def set_constants(script, **constants):
 
 
 def edit(script, **constants):
-    """Write constants into a script, as a user does."""
-    text = script.read_text(encoding="utf-8")
+    """Write those of these constants that a script has into it, as a user does; count them."""
+    text, edited = script.read_text(encoding="utf-8"), 0
     for name, value in constants.items():
         line = f"{name} = {value!r}"
         text, count = re.subn(rf"^{name} = .*", lambda _, line=line: line, text, flags=re.MULTILINE)
-        assert count == 1, name
+        edited += count
     script.write_text(text, encoding="utf-8")
+    return edited
 
 
 def copy_scripts(folder):
@@ -105,6 +106,16 @@ def import_example(project, example, monkeypatch):
 def pytest_collection_modifyitems(items):
     """Start the longest test first: at the end it would leave the other cores without work."""
     items.sort(key=lambda item: item.name != "test_every_block_of_commands_runs")
+
+
+@pytest.fixture
+def eagerly():
+    """Run TensorFlow step by step: for a dozen steps a graph takes longer to trace than to run."""
+    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
+    keras.config.set_dtype_policy("float32")  # a recipe changes it
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,5 @@
-"""Draw photos of pets and write their XMLs, laid out as the Oxford-IIIT Pet Dataset.
+"""Draw photos of pets and write their XMLs, laid out as the Oxford-IIIT Pet Dataset."""
 
-python tests/draw_pets.py FOLDER [COUNT]
-"""
-
-import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -100,9 +96,3 @@ def draw_dataset(folder, count, seed=0):
         stem = f"{breed}_{index // len(BREEDS) + 1}"
         photo.save(images / f"{stem}.jpg", quality=90)
         write_xml(xmls / f"{stem}.xml", f"{stem}.jpg", (width, height), [box], BREEDS[breed][0])
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    draw_dataset(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200)

@@ -7,37 +7,31 @@ the networks and functions in the scripts. Each example's predictions.jpg is the
 that evaluate_performance.py has left there, as a smaller file.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
+import pytest
 from keras import layers
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 import draw_pets
+from conftest import REPOSITORY, import_script
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BLUE, ORANGE, GREY = "#cfe2f8", "#fddcb8", "#404040"
 ARROW = {"arrowstyle": "->", "color": GREY}
 SIDE, STEP = 0.7, 1.06  # inches: how wide a map is drawn, and from one to the next
-PET = 14  # which drawn pet
 
 
 def load_train_model(example):
     """Return an example's train_model.py as it stands, but for the weights, as a module."""
-    file = REPOSITORY / f"example_{example}" / "train_model.py"
-    spec = importlib.util.spec_from_file_location(f"train_model_{example}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = import_script(REPOSITORY, f"example_{example}/train_model", pytest.MonkeyPatch())
     module.WEIGHTS = None  # nothing to download; the shapes are the same
     return module
 
 
 def draw_pet(size):
     """Return a drawn pet, size x size pixels, and its box (1, 4) as the networks learn it."""
-    photo, corners = draw_pets.draw_pet(np.random.default_rng(PET), "Amber_Cat", 400, 400)
+    photo, corners = draw_pets.draw_pet(np.random.default_rng(14), "Amber_Cat", 400, 400)
     corners = np.array(corners, "float32") * size / 400
     box = np.concatenate([(corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]])
     return np.asarray(photo.resize((size, size))), box[None]
@@ -69,7 +63,6 @@ def draw_networks(file):
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 9.2), ylim=(0, 5), aspect="equal")
     axes.axis("off")
-    words = []
     for example in (1, 2, 3):
         train_model = load_train_model(example)
         model = train_model.create_model()
@@ -100,11 +93,7 @@ def draw_networks(file):
                 axes.hlines(y + ticks, x, x + SIDE, **style)
             text = " x ".join(map(str, shape)) + "\n" + caption
             axes.text(x + SIDE / 2, y - 0.05, text, fontsize=8, ha="center", va="top")
-            words.append(text)
-        words.append(title)
-    comment = PngImagePlugin.PngInfo()
-    comment.add_text("comment", "; ".join(words).replace("\n", " "))
-    figure.savefig(file, pil_kwargs={"pnginfo": comment})
+    figure.savefig(file)
 
 
 def draw_grid(file):

@@ -6,31 +6,24 @@ import onnxruntime
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-
-def run_litert(file):
-    """Return a function from photos to a list of answers, and the size of the file."""
-    interpreter = Interpreter(str(file)).get_signature_runner()
-    return lambda photo: [answer for _, answer in sorted(interpreter(photos=photo).items())]
-
-
-def run_onnx(file):
-    """Likewise."""
-    session = onnxruntime.InferenceSession(file)
-    return lambda photo: session.run(None, {"photos": photo})
-
-
-def run_saved_model(folder):
-    """Likewise."""
-    loaded = tf.saved_model.load(folder)
-    return lambda photo: keras.tree.flatten(loaded.serve(photo))
-
-
-EXPORTS = {  # name of the file: format, options, function that loads it, tolerance
-    "m.tflite": ("litert", {}, run_litert, 1e-3),
-    "int8.tflite": ("litert", {"optimizations": [tf.lite.Optimize.DEFAULT]}, run_litert, 0.2),
-    "m.onnx": ("onnx", {}, run_onnx, 1e-3),
-    "m": ("tf_saved_model", {}, run_saved_model, 1e-3),
+EXPORTS = {  # name of the file: format, options, tolerance
+    "m.tflite": ("litert", {}, 1e-3),
+    "int8.tflite": ("litert", {"optimizations": [tf.lite.Optimize.DEFAULT]}, 0.2),
+    "m.onnx": ("onnx", {}, 1e-3),
+    "m": ("tf_saved_model", {}, 1e-3),
 }
+
+
+def load(path):
+    """Return a function from photos to the list of the answers of an exported model."""
+    if path.suffix == ".tflite":
+        runner = Interpreter(str(path)).get_signature_runner()
+        return lambda photos: [answer for _, answer in sorted(runner(photos=photos).items())]
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        return lambda photos: session.run(None, {"photos": photos})
+    loaded = tf.saved_model.load(path)
+    return lambda photos: keras.tree.flatten(loaded.serve(photos))
 
 
 def check_exports(train_model, folder):
@@ -41,7 +34,7 @@ def check_exports(train_model, folder):
     # Several answers come in the order of their names: classes, then coords.
     expected = keras.tree.flatten(model.predict(photos))
     signature = [keras.Input((96, 96, 3), dtype="uint8", name="photos")]
-    for name, (form, options, load, tolerance) in EXPORTS.items():
+    for name, (form, options, tolerance) in EXPORTS.items():
         path = folder / name
         model.export(path, format=form, input_signature=signature, verbose=False, **options)
         predict = load(path)

@@ -5,12 +5,7 @@ from collections import namedtuple
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TABLE_SCRIPTS = (
-    "example_1/train_model.py",
-    "example_2/train_model.py",
-    "example_3/train_model.py",
-    "generate_dataset.py",
-)
+TABLE_SCRIPTS = [*(f"example_{n}/train_model.py" for n in "123"), "generate_dataset.py"]
 # A row of the table has a name, what stands in a script, and what to write instead, in backquotes.
 ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| (`[^|]+`) \|", re.MULTILINE)
 # "(2018)" in a name: part of the recipe of 2018, of all examples or of those that are named.

@@ -32,7 +32,8 @@ def xml(project):
     """Return the path of an XML, with photos of 100 x 80 pixels in and outside of the folder."""
     (project / "images").mkdir()
     (project / "annotations/xmls").mkdir(parents=True)
-    for name in ("images/Bengal_1.jpg", "images/é_1.jpg", "x_1.jpg"):
+    (project / "images_2").mkdir()
+    for name in ("images/Bengal_1.jpg", "images/é_1.jpg", "x_1.jpg", "images_2/x_1.jpg"):
         Image.new("RGB", (100, 80)).save(project / name)
     return project / "annotations/xmls/a.xml"
 
@@ -50,7 +51,7 @@ def check(script):
 
 @ANY
 @given(
-    name=st.sampled_from(["Bengal_1.jpg", "../x_1.jpg"]) | NAMES,
+    name=st.sampled_from(["Bengal_1.jpg", "../x_1.jpg", "../images_2/x_1.jpg"]) | NAMES,
     path=st.just("") | NAMES,
     size=SIZES,
     boxes=st.lists(BOXES, min_size=1, max_size=3) | st.lists(st.tuples(*[NUMBERS] * 4), max_size=3),

@@ -21,7 +21,6 @@ import recipes
 from conftest import import_example, predict
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
-EXAMPLES = ("example_1", "example_2", "example_3")
 
 # Trains and evaluates each example. A process a backend: each import takes seconds.
 CODE = """
@@ -87,7 +86,7 @@ def train(folder, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", ["example_1", "example_2", "example_3"])
 def test_each_backend_trains_and_evaluates_with_the_same_numbers(
     drawn, monkeypatch, example, backend
 ):

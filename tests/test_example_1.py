@@ -342,7 +342,7 @@ def test_photos_without_a_csv(project, train_model, evaluate_performance, capsys
     evaluate_performance.IMAGES = images.format(project)
     evaluate_performance.main()
     captured = capsys.readouterr()
-    assert captured.out.count(".jpg, box ") == count
+    assert captured.out.count(".jpg: box ") == count
     assert ("notes.txt" in captured.err) == (images == "mine")
     assert not (folder / "00009_gone.jpg").exists(), "of an earlier evaluation"
     (folder / "mine.jpg").unlink()

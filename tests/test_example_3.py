@@ -109,7 +109,7 @@ def test_cells_and_boxes_are_drawn_where_they_are(
     evaluate_performance.IMAGES = "photo.png"  # prints the boxes of all objects
     evaluate_performance.THRESHOLD = 0.5
     (picture,) = evaluate_performance.draw_pictures(paths, GRID[None], [""], truth)
-    printed = "photo.png: , boxes [[80.0, 20.0, 200.0, 80.0], [256.0, 128.0, 344.0, 192.0]]"
+    printed = "photo.png: boxes [[80.0, 20.0, 200.0, 80.0], [256.0, 128.0, 344.0, 192.0]]"
     assert printed in capsys.readouterr().out
     pixels = read_pixels(picture)
 

@@ -95,13 +95,3 @@ def test_the_nearest_of_two_photos_of_one_name(project, find, xml):
     assert find("images/b/a.jpg", "a.jpg", xml=xml) == "images/b/a.jpg"
     (project / "images/b/a.jpg").unlink()
     assert find("images/a.jpg", "a.jpg", xml=xml) == "images/a.jpg"
-
-
-@pytest.mark.parametrize("folder", ["../outside", "annotations/xmls", "images_2"])
-def test_no_photo_outside_of_the_folder(project, find, folder):
-    (project / "images").mkdir()
-    photo = (project / folder / "x.jpg").resolve()
-    for filename in ("x.jpg", photo, f"../{folder}/x.jpg", f"b/../../{folder}/x.jpg"):
-        for path in ("", photo):
-            with pytest.raises(ValueError, match=r"^the photo is missing"):
-                find(f"{folder}/x.jpg", filename, path)

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 import draw_pets
+from conftest import edit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -42,14 +43,6 @@ LEAVES = {
 SHORT = {"EPOCHS": 1, "WEIGHTS": None, "ALPHA": 0.35, "IMAGE_SIZE": 96, "CELLS": 12, "WORKERS": 2}
 
 
-def set_constant(script, name, value):
-    """Give a constant of a script another value; return whether the script has it."""
-    text = script.read_text(encoding="utf-8")
-    text, count = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value!r}  ", text, flags=re.MULTILINE)
-    script.write_text(text, encoding="utf-8")
-    return count == 1
-
-
 def prepare(folder):
     """Draw pets and photos of one's own, set constants, and let `python` be this Python."""
     draw_pets.draw_dataset(folder, 20)
@@ -58,7 +51,7 @@ def prepare(folder):
     for file in (*folder.glob("drawn/images/*"), *folder.glob("drawn/annotations/xmls/*")):
         file.rename(folder / "my_photos" / file.name)
     for name, value in SHORT.items():
-        assert sum(set_constant(folder / script, name, value) for script in SCRIPTS)
+        assert sum(edit(folder / script, **{name: value}) for script in SCRIPTS)
     film = [Image.open(file).resize((120, 90)) for file in sorted(folder.glob("images/*.jpg"))[:3]]
     film[0].save(folder / "film.gif", save_all=True, append_images=film[1:], duration=[40, 80, 120])
     (folder / "bin").mkdir()
@@ -96,7 +89,7 @@ def run_python(folder, block):
         return
     for statement in statements:
         name, value = statement.targets[0].id, ast.literal_eval(statement.value)
-        assert sum(set_constant(folder / script, name, value) for script in SCRIPTS), name
+        assert sum(edit(folder / script, **{name: value}) for script in SCRIPTS), name
     run_shell(folder, "python generate_dataset.py")
 
 

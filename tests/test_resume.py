@@ -9,18 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from conftest import create_small_model, edit
 
-
-@pytest.fixture(autouse=True)
-def eagerly():
-    """Run TensorFlow step by step: for a dozen steps a graph takes longer to trace than to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture
@@ -127,7 +120,7 @@ def test_names_that_the_console_cannot_print(train_model, evaluate_performance, 
     monkeypatch.setattr(sys, "stdout", console)
     assert run(folder / "evaluate_performance.py") is None
     console.flush()
-    assert rb"Zo\xeb.png, box " in console.buffer.getvalue()
+    assert rb"Zo\xeb.png: box " in console.buffer.getvalue()
 
 
 def test_a_save_that_does_not_end_leaves_the_best_model(train_model, monkeypatch):
