@@ -86,8 +86,9 @@ def augment(photo, box, rng):
     # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, 2)  # zoom * stretch
     window = np.maximum(window, size)  # room for the box
-    start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)  # the box stays inside
-    spare = IMAGE_SIZE - window  # above 0: the window stays in the photo; below: the photo in it
+    # Its top left corner: the box is in it, and it in the photo or, if larger, the photo in it.
+    start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)
+    spare = IMAGE_SIZE - window
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
     extent = (*start, *(start + window))
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
@@ -266,7 +267,6 @@ def main():
         keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         keras.callbacks.CSVLogger(log_file, append=is_resumed),
     ]
-    print("Ctrl-C stops the training. RESUME = True goes on after its last finished epoch.")
     model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
     draw_curves(np.genfromtxt(log_file, delimiter=",", names=True))
     print(f"Next: python {FOLDER.name}/evaluate_performance.py")
