@@ -12,7 +12,6 @@ there, with fine ones, which know where. The loss asks for right cells, and for 
 
 import csv
 import math
-import os
 import shutil
 import signal
 import sys
@@ -86,14 +85,14 @@ def load_photo(path):
 def augment(photo, box, rng):
     """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
     centre, size = box[:2], box[2:]
-    # Cut out a window, 0.43 to 1.5 times the photo's sides, and resize it to the photo's size.
+    # Cut out a window, smaller or larger than the photo (black outside it), and resize it.
     window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, 2)  # zoom * stretch
     window = np.maximum(window, size)  # room for the box
-    # Its top left corner: the box is in it, and it in the photo or, if larger, the photo in it.
+    # The window's top left corner: at random, but with the whole box inside the window.
     start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)
-    spare = IMAGE_SIZE - window
-    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))
-    extent = (*start, *(start + window))
+    spare = IMAGE_SIZE - window  # below 0: the window is larger than the photo
+    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))  # between 0 and spare
+    extent = (*start, *(start + window))  # left, top, right, bottom
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
     if rng.uniform() < 0.5:
@@ -122,7 +121,7 @@ class PhotoDataset(keras.utils.PyDataset):
         self.paths, self.boxes, self.training = paths, boxes, training
         self.order = np.arange(len(paths))
         self.rng = np.random.default_rng(SEED)
-        self.on_epoch_end()  # the first shuffle
+        self.on_epoch_end()  # the first shuffle and epoch_seed
         if INMEMORY:
             self.photos = [load_photo(path) for path in tqdm(paths, "reading photos", leave=False)]
 
@@ -132,7 +131,7 @@ class PhotoDataset(keras.utils.PyDataset):
     def __getitem__(self, index):  # Keras asks for batch 0 to len(self) - 1, from its threads
         chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
-        boxes = self.boxes[chosen]
+        boxes = self.boxes[chosen]  # a copy
         if self.training and AUGMENT:
             rng = np.random.default_rng((self.epoch_seed, index))  # the same from any thread
             for i, photo in enumerate(photos):
@@ -215,13 +214,13 @@ def grid_loss(y_true, y_pred):
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves into a file beside model.keras, then renames it: a crash leaves no half a model."""
+    """Saves as new.keras, then renames it model.keras: a crash leaves the older one whole."""
 
     def on_epoch_end(self, epoch, logs=None):
         best_before = self.best
         super().on_epoch_end(epoch, logs)
         if self.best != best_before:  # it has just been saved
-            os.replace(self.filepath, FOLDER / "model.keras")
+            Path(self.filepath).replace(FOLDER / "model.keras")
 
 
 def draw_curves(log):
@@ -245,17 +244,17 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # Its steps are epochs: a quarter up from 0, then down. Too high at first undoes ImageNet.
+    # The learning rate, read in the middle of each epoch: a quarter of them up, the others down.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
     goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # the best model has the most of it
-    best = -1  # what a model must beat to be saved
     is_resumed = RESUME and backup.exists()
-    if is_resumed:
+    if is_resumed:  # best: what a model must beat to be saved
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
+        best = -1  # any model is better
         shutil.rmtree(backup, ignore_errors=True)
         if model_file.exists():  # of an earlier training
             model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
