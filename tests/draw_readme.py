@@ -50,8 +50,8 @@ def list_maps(train_model, model):
     for layer in model.layers:
         if isinstance(layer, layers.SeparableConv2D):
             maps.append((layer.output.shape[1:], "enlarged, and a\nfiner map beside", ORANGE))
-    captions = {"coords": "the box", "cells": "a probability\na cell"}
-    captions["classes"] = "a probability\na class"
+    captions = {"coords": "the box", "cells": "a probability\nper cell"}
+    captions["classes"] = "a probability\nper class"
     for name in sorted(model.output_names, reverse=True):
         maps.append((model.get_layer(name).output.shape[1:], captions[name], ORANGE))
     return maps
