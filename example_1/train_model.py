@@ -245,7 +245,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    # The learning rate, read in the middle of each epoch: a quarter of them up, the others down.
+    # The learning rate at each epoch's middle. It rises first: large steps would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

@@ -270,7 +270,7 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # The learning rate, read in the middle of each epoch: a quarter of them up, the others down.
+    # The learning rate at each epoch's middle. It rises first: large steps would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

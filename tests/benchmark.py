@@ -1,7 +1,6 @@
 """Time the scripts against what the machine can do; each line is a ratio within one run.
 
-make benchmark                                 # with 400 drawn photos
-.venv/bin/python tests/benchmark.py PHOTOS     # with another number of them
+make benchmark    # with 400 drawn photos, or as many as an argument of this script says
 """
 
 import contextlib
