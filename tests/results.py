@@ -38,19 +38,21 @@ SEEDS = (0, 1, 2)
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_ARENA_MAX": "1"}
 THIRD = {"EPOCHS": 30}  # of the default, for the recipes
 EPOCHS_2018 = {"EPOCHS": 75}
-# A row of the table of results begins with the example and the constants that are set.
-ROW = re.compile(r"^\| (example (\d)((?:, `\w+ = \d+`)*)) \|", re.MULTILINE)
+# A row of the table of results begins with the example, the constants that are set and a recipe.
+ROW = re.compile(r"^\| (example (\d)((?:, `\w+ = \d+`)*)(?:, ([\w ]+))?) \|", re.MULTILINE)
 
 
 def list_runs():
     """Return the runs: name, example, constants, and the recipe that is applied or None."""
     text = README.read_text(encoding="utf-8")
+    all_recipes = recipes.read_recipes()
+    by_name = {"": None, **{recipe.name: recipe for recipe in all_recipes}}
     runs = []
-    for name, example, constants in ROW.findall(text):
+    for name, example, constants, recipe in ROW.findall(text):
         constants = {key: int(value) for key, value in re.findall(r"(\w+) = (\d+)", constants)}
-        runs.append((name, f"example_{example}", constants, None))
+        runs.append((name, f"example_{example}", constants, by_name[recipe]))
     runs += [(f"example {n} as it is", f"example_{n}", THIRD, None) for n in "123"]
-    for recipe in recipes.read_recipes():
+    for recipe in all_recipes:
         constants = EPOCHS_2018 if recipe.name.endswith("in 2018") else THIRD
         runs.append((recipe.name, recipes.example_of(recipe), constants, recipe))
     return runs

@@ -54,6 +54,7 @@ def prepare(folder):
         assert sum(edit(folder / script, **{name: value}) for script in SCRIPTS)
     film = [Image.open(file).resize((120, 90)) for file in sorted(folder.glob("images/*.jpg"))[:3]]
     film[0].save(folder / "film.gif", save_all=True, append_images=film[1:], duration=[40, 80, 120])
+    film[0].save(folder / "photo.jpg")
     (folder / "bin").mkdir()
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

@@ -2,7 +2,10 @@
 
 import re
 
+import keras
+import numpy as np
 import pytest
+from keras import ops
 
 import recipes
 import results
@@ -31,6 +34,27 @@ def test_a_recipe_trains(csvs, load_script, recipe):
     train_model.main()
     load_script(f"{folder}/evaluate_performance").main()
     assert (csvs / folder / "predictions.png").exists()
+
+
+def test_a_second_look_is_as_wrong_as_its_crop_is_small(csvs, load_script):
+    recipes.apply(next(recipe for recipe in RECIPES if recipe.name == "a second look"), csvs)
+    photos = keras.Input((96, 96, 3))
+    box = []  # of a white rectangle: centre and side follow from mean and variance of its pixels
+    for axis in (1, 2):  # the sums of the columns, then those of the rows
+        density = ops.sum(photos[..., 0], axis) / ops.sum(photos[..., :1], (1, 2))
+        mean = ops.sum(density * (np.arange(96) + 0.5), 1)
+        variance = ops.sum(density * (np.arange(96) + 0.5) ** 2, 1) - mean**2
+        box += [mean, ops.sqrt(12 * variance)]
+    error = 8.0  # in pixels of what the network sees
+    model = keras.Model(photos, ops.stack([box[0], box[2], box[1], box[3]], 1) + error)
+    model.save(csvs / "example_1/model.keras")
+    set_constants(load_script("example_1/train_model"), IMAGE_SIZE=96)
+    photo = np.zeros((1, 96, 96, 3), "float32")
+    photo[0, 20:44, 30:66] = 255
+    answer = load_script("example_1/evaluate_performance").load_model().predict(photo)[0]
+    crop = 1.5 * (np.array([36, 24]) + error)
+    expected = [48, 32, 36, 24] + error * np.tile(crop, 2) / 96
+    np.testing.assert_allclose(answer, expected, atol=0.5)
 
 
 def test_tables_have_the_means_of_the_seeds():
