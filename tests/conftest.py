@@ -28,7 +28,6 @@ SHORT = {  # constants for trainings of seconds, from random weights
     "CELLS": 12,  # of example 3
 }
 
-
 to_numpy = keras.ops.convert_to_numpy
 
 

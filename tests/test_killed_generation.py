@@ -54,13 +54,6 @@ def read_outputs(project):
     return (project / "train.csv").read_bytes(), (project / "validation.csv").read_bytes(), copies
 
 
-def write_csvs(project, train, validation):
-    """Put back CSVs that `read_outputs` has read, and delete the copies."""
-    shutil.rmtree(project / "augmented", ignore_errors=True)
-    (project / "train.csv").write_bytes(train)
-    (project / "validation.csv").write_bytes(validation)
-
-
 def test_a_kill_before_each_change_to_the_disk(project):
     draw_dataset(project, 6)
     script, runs = project / "generate_dataset.py", []
@@ -71,7 +64,9 @@ def test_a_kill_before_each_change_to_the_disk(project):
         shutil.rmtree(project / "augmented")
     (old, new), seen = runs, []
     for moment in itertools.count(1):
-        write_csvs(project, *old[:2])
+        shutil.rmtree(project / "augmented", ignore_errors=True)
+        (project / "train.csv").write_bytes(old[0])
+        (project / "validation.csv").write_bytes(old[1])
         exit_code = run(moment, script, seed=1)
         train, validation, copies = read_outputs(project)
         if exit_code == 0:  # the moment did not come
