@@ -21,7 +21,7 @@ from tqdm import tqdm
 import train_model
 from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
 
-WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
+WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
 DEBUG = False  # True prints each photo's answer and shows each picture
 

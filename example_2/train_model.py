@@ -39,7 +39,7 @@ AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
 LEARNING_RATE = 5e-4  # the highest: it rises, then falls; half of example 1's
-PATIENCE = 1000  # epochs without a better model until it stops; above EPOCHS: never
+PATIENCE = 1000  # it stops after so many epochs without a better model; above EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
@@ -167,14 +167,14 @@ def create_model():
     )
     for index, layer in enumerate(backbone.layers):
         is_norm = isinstance(layer, layers.BatchNormalization)
-        # Not trainable, a norm takes ImageNet's averages in training, too, not each batch's.
+        # A norm that is not trainable takes ImageNet's averages, in training too, not each batch's.
         if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
             layer.trainable = False
         if is_norm:
             layer.momentum = 0.9  # if trained: its averages follow in tens of steps
     # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # The kernel is as large as the map, so there is one answer. At first it is near the bias:
+    # As large as the map, the kernel gives one answer, as a dense layer does. The first is about
     middle = keras.initializers.Constant(IMAGE_SIZE / 2)  # a box in the middle, half as large
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     coords = layers.Reshape((4,), name="coords")(box)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import train_model
 from train_model import FOLDER, ROOT, PhotoDataset, dice_coefficient, load_photo, read_csv, to_grid
 
-WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another whole model
+WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
 DEBUG = False  # True prints each photo's answer and shows each picture
 THRESHOLD = 0.6  # 0 to 1: what is above it is object; at 0.5 the boxes are a little too large

@@ -39,7 +39,7 @@ AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # the highest: it rises, then falls
-PATIENCE = 1000  # epochs without a better model until it stops; above EPOCHS: never
+PATIENCE = 1000  # it stops after so many epochs without a better model; above EPOCHS: never
 THREADS = 2  # that read and augment photos
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
@@ -173,7 +173,7 @@ def create_model():
     )
     for index, layer in enumerate(backbone.layers):
         is_norm = isinstance(layer, layers.BatchNormalization)
-        # Not trainable, a norm takes ImageNet's averages in training, too, not each batch's.
+        # A norm that is not trainable takes ImageNet's averages, in training too, not each batch's.
         if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
             layer.trainable = False
         if is_norm:
@@ -249,7 +249,7 @@ def main():
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # the best model has the most of it
+    goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # more is better
     is_resumed = RESUME and backup.exists()
     if is_resumed:  # best: what a model must beat to be saved
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
