@@ -47,7 +47,7 @@ def test_a_second_look_is_at_a_crop_around_the_first_box(csvs, load_script):
     box = load_script("example_1/evaluate_performance").load_model().predict(photo[None])[0]
     centre, crop = 32 + offset, 1.5 * size  # 32: the mean square of the numbers to 96, over 96
     second = (centre**2 + crop**2 / 12) / 96 + offset  # likewise, of those in the crop
-    np.testing.assert_allclose(box[:2], centre - crop / 2 + second * crop / 96, atol=0.5)
+    np.testing.assert_allclose(box[:2], centre - crop / 2 + second * crop / 96, atol=0.05)
     np.testing.assert_allclose(box[2:], size * crop / 96, atol=1e-3)
 
 
