@@ -90,7 +90,7 @@ def augment(photo, box, rng):
     window = np.maximum(window, size)  # room for the box
     # The window's top left corner: at random, but with the whole box inside the window.
     start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)
-    spare = IMAGE_SIZE - window  # below 0: the window is larger than the photo
+    spare = IMAGE_SIZE - window  # below 0: the window is the larger, and contains the photo
     start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))  # between 0 and spare
     extent = (*start, *(start + window))  # left, top, right, bottom
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
