@@ -3,8 +3,7 @@
 make results                                # on the photos that generate_dataset.py downloads
 .venv/bin/python tests/results.py FOLDER    # on FOLDER/images and FOLDER/annotations/xmls
 
-Each run is a process on one core, with as many at once as there are cores; its minutes are those of
-its core. Runs that results.csv has are not trained again: stop and start as you like.
+Each run has a core of its own, whose minutes count. Those in results.csv are not trained again.
 """
 
 import csv

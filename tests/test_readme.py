@@ -1,8 +1,7 @@
 """Every command and block in README.md runs, in its order, and leaves what the README promises.
 
-The blocks are run in a copy of the scripts with drawn pets for photos, and with constants that make
-a training a matter of seconds. A block of Python that only sets constants is an edit of the script
-that has them. tests/test_recipes.py runs the diffs.
+The blocks are run in a copy of the scripts with drawn pets and constants for short trainings. A
+block that only sets constants is an edit of the scripts. tests/test_recipes.py runs the diffs.
 """
 
 import ast
