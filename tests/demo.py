@@ -46,10 +46,7 @@ def main():
     import evaluate_performance
 
     evaluate_performance.main()
-    print(
-        "These were drawings. For real photos: python generate_dataset.py, which downloads the "
-        "Oxford-IIIT Pet Dataset, then the two scripts in example_1: see README.md."
-    )
+    print("These were drawings. For real photos run generate_dataset.py next: see README.md.")
     print(f"What was found in the drawings: {folder / 'example_1' / 'predictions.png'}")
 
 

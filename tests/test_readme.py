@@ -127,9 +127,8 @@ def test_every_link_and_picture_leads_somewhere():
 
 def test_every_constant_in_the_readme_exists():
     names = {name for code in CODE for name in re.findall(r"\b[A-Z][A-Z_]+[A-Z]\b", code)}
-    names = {name for name in names if not name.startswith(("KERAS_", "MALLOC_", "TF_"))}
+    names = {name for name in names if not name.startswith(("KERAS_", "MALLOC_", "TF_", "PROCESS"))}
     names -= {"BILINEAR", "DEFAULT", "FOLDER", "ONNX", "PIL", "RGB", "SGD", "XLA"}  # libraries'
-    names -= {"PROCESS", "PROCESSES"}  # of a recipe
     text = "".join((REPOSITORY / script).read_text() for script in SCRIPTS)
     missing = {name for name in names if not re.search(rf"^{name} = ", text, re.MULTILINE)}
     assert len(names) >= 20 and not missing

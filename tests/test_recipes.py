@@ -37,8 +37,9 @@ def test_a_recipe_trains(csvs, load_script, recipe):
     assert len(ious) == 6 and np.isfinite(ious).all()
 
 
-def test_a_second_look_is_at_a_crop_around_the_first_box(csvs, load_script):
-    recipes.apply(next(recipe for recipe in RECIPES if recipe.name == "a second look"), csvs)
+@pytest.mark.parametrize("name", ["flips at test time", "a second look"])
+def test_the_boxes_of_a_mirror_image_and_of_a_crop(csvs, load_script, name):
+    recipes.apply(next(recipe for recipe in RECIPES if recipe.name == name), csvs)
     model = create_small_model()  # centre: 96 times the means of red and green, and an offset
     offset, size = np.array([26, 10]), np.array([30, 50])
     model.layers[-1].set_weights([np.eye(3, 4) * 96, np.array([*offset, *size])])
@@ -48,6 +49,9 @@ def test_a_second_look_is_at_a_crop_around_the_first_box(csvs, load_script):
     photo = np.stack([*np.meshgrid(squares, squares), np.zeros((96, 96))], axis=2)
     box = load_script("example_1/evaluate_performance").load_model().predict(photo[None])[0]
     centre, crop = 32 + offset, 1.5 * size  # 32: the mean square of the numbers to 96, over 96
+    if name == "flips at test time":  # the mirror image has the same means, so the same answer
+        np.testing.assert_allclose(box, [96 / 2, centre[1], *size], atol=0.05)
+        return
     second = (centre**2 + crop**2 / 12) / 96 + offset  # likewise, of those in the crop
     np.testing.assert_allclose(box[:2], centre - crop / 2 + second * crop / 96, atol=0.05)
     np.testing.assert_allclose(box[2:], size * crop / 96, atol=1e-3)
