@@ -96,7 +96,7 @@ def find_photo(xml, annotation):
 
 
 def check_photo(file):
-    """Read a photo as training does, but fast; return its (width, height) when it is upright."""
+    """Read a photo as training does, but fast; return the upright photo's (width, height)."""
     try:
         with Image.open(file, formats=FORMATS) as photo:
             size = photo.size  # draft makes it smaller
@@ -203,9 +203,9 @@ def read_rows():
     xmls, rows, counts = set(), {}, Counter()
     for top in (ROOT / ANNOTATIONS_FOLDER, ROOT / DATASET_FOLDER):  # one may lie in the other
         for folder, _, names in os.walk(top, onerror=lambda error: print(error, file=sys.stderr)):
-            names = [name for name in names if name.lower().endswith(".xml")]
-            # Apple's ._ files are no XMLs, whatever their ending.
-            xmls.update(os.path.join(folder, name) for name in names if not name.startswith("._"))
+            for name in names:  # Apple's ._ files are no XMLs, whatever their ending
+                if name.lower().endswith(".xml") and not name.startswith("._"):
+                    xmls.add(os.path.join(folder, name))
     # Threads are enough: Pillow decodes outside of Python's lock. At Ctrl-C a pool stops at once.
     with ThreadPool(WORKERS) as pool:
         results = {xml: pool.apply_async(read_row, [xml]) for xml in sorted(xmls)}
@@ -235,8 +235,8 @@ def split_rows(rows):
     if not rows:
         sys.exit(f"No class has two usable photos in {DATASET_FOLDER}: the lines above say why.")
     names = [row.class_name for row in rows]
-    size, classes = len(rows) - int(SPLIT_RATIO * len(rows)), len(set(names))
-    size = min(max(size, classes), len(rows) - classes)  # room for each class on both sides
+    classes = len(set(names))  # each needs a photo on both sides
+    size = np.clip(len(rows) - int(SPLIT_RATIO * len(rows)), classes, len(rows) - classes)
     training, validation = train_test_split(rows, test_size=size, stratify=names, random_state=SEED)
     # Stratification rounds, and may leave a rare class out on one side: move a photo of it there.
     for few, many in ((training, validation), (validation, training)):
@@ -273,7 +273,7 @@ def main():
         write_csv(f"{folder}/validation.csv", validation, class_ids)
         os.replace(f"{folder}/train.csv", ROOT / TRAIN_CSV)
         os.replace(f"{folder}/validation.csv", ROOT / VALIDATION_CSV)
-        if AUGMENTATION:  # last: a kill before it leaves a CSV that lacks copies, not an older one
+        if AUGMENTATION:  # last: after a kill before it training says which copies are missing
             shutil.move(f"{folder}/copies", augmented)
     print("  photos  training  validation  class")
     for name in class_ids:

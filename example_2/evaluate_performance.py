@@ -35,7 +35,7 @@ def load_model():
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
     size = train_model.IMAGE_SIZE
-    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # by name
+    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # sorted by name
     shapes = model.input_shape, model.output_shape
     if shapes != expected:
         sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")
@@ -76,8 +76,9 @@ def print_classes(true, predicted, names):
     print(f"Accuracy: {right:.1%}. Always answering {names[frequent]}: {always:.1%}.")
     if len(names) > 50:
         return  # too many to look at
-    print(classification_report(true, predicted, labels=range(len(names)), target_names=names))
-    matrix = confusion_matrix(true, predicted, labels=range(len(names)))
+    ids = range(len(names))
+    print(classification_report(true, predicted, labels=ids, target_names=names, zero_division=0))
+    matrix = confusion_matrix(true, predicted, labels=ids)
     display = ConfusionMatrixDisplay(matrix, display_labels=names)
     figure = Figure(figsize=(4 + len(names) / 3, 4 + len(names) / 3), layout="constrained")
     display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)
@@ -86,10 +87,9 @@ def print_classes(true, predicted, names):
 
 def to_corners(box, size):
     """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
-    (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
-    half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
-    corners = [x - half_width, y - half_height, x + half_width, y + half_height]
-    return np.clip(corners, 0, np.tile(size, 2)).tolist()
+    centre, sides = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
+    half = np.maximum(sides, 0) / 2  # the network may answer with a side below 0
+    return np.clip([centre - half, centre + half], 0, size).flatten().tolist()
 
 
 def draw_pictures(paths, predicted, labels, true=None):
@@ -125,8 +125,7 @@ def draw_contact_sheet(pictures):
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
     for row, files in enumerate(rows):
         for column, file in enumerate(files):
-            with Image.open(file) as picture:
-                sheet.paste(ImageOps.contain(picture, (236, 236)), (column * 240, row * 240))
+            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (column * 240, row * 240))
     sheet.save(FOLDER / "predictions.png")
 
 
@@ -173,7 +172,8 @@ def main():
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-    sys.stdout.reconfigure(errors="backslashreplace")  # consoles that cannot print a photo's name
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except OSError as error:

@@ -79,10 +79,9 @@ def evaluate(model, csv_name):
 
 def to_corners(box, size):
     """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
-    (x, y), (width, height) = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
-    half_width, half_height = max(width, 0) / 2, max(height, 0) / 2
-    corners = [x - half_width, y - half_height, x + half_width, y + half_height]
-    return np.clip(corners, 0, np.tile(size, 2)).tolist()
+    centre, sides = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
+    half = np.maximum(sides, 0) / 2  # the network may answer with a side below 0
+    return np.clip([centre - half, centre + half], 0, size).flatten().tolist()
 
 
 def draw_pictures(paths, predicted, labels, true=None):
@@ -122,8 +121,7 @@ def draw_contact_sheet(pictures):
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
     for row, files in enumerate(rows):
         for column, file in enumerate(files):
-            with Image.open(file) as picture:
-                sheet.paste(ImageOps.contain(picture, (236, 236)), (column * 240, row * 240))
+            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (column * 240, row * 240))
     sheet.save(FOLDER / "predictions.png")
 
 
@@ -163,7 +161,8 @@ def main():
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-    sys.stdout.reconfigure(errors="backslashreplace")  # consoles that cannot print a photo's name
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except OSError as error:

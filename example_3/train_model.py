@@ -34,13 +34,13 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 to block 5, 154 all
+FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 is to block 5, 154 all
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer, tens more
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # the highest: it rises, then falls
 PATIENCE = 1000  # it stops after so many epochs without a better model; above EPOCHS: never
-THREADS = 2  # that read and augment photos
+THREADS = 2  # that augment photos, and read them if INMEMORY = False
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
@@ -90,8 +90,8 @@ def augment(photo, box, rng):
     window = np.maximum(window, size)  # room for the box
     # The window's top left corner: at random, but with the whole box inside the window.
     start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)
-    spare = IMAGE_SIZE - window  # below 0: the window is the larger, and contains the photo
-    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))  # between 0 and spare
+    spare = IMAGE_SIZE - window  # below 0: the window is larger than the photo
+    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))  # no needless black
     extent = (*start, *(start + window))  # left, top, right, bottom
     photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
@@ -250,7 +250,7 @@ def main():
     )
     model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
     goal = {"monitor": "val_dice_coefficient", "mode": "max"}  # more is better
-    is_resumed = RESUME and backup.exists()
+    is_resumed = RESUME and (backup / "training_metadata.json").exists()  # is written last
     if is_resumed:  # best: what a model must beat to be saved
         best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
     else:
@@ -263,8 +263,8 @@ def main():
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.EarlyStopping(patience=PATIENCE, **goal),
         SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **goal),
-        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         keras.callbacks.CSVLogger(log_file, append=is_resumed),
+        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
     ]
     model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
     draw_curves(np.genfromtxt(log_file, delimiter=",", names=True))

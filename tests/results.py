@@ -122,10 +122,8 @@ def fill_tables(text, results):
         if not lines[number - 1].startswith("|"):
             headings = cells
         rows = [row for row in results if row["run"] == cells[0]]
-        if not rows:
+        if len(rows) < len(SEEDS):
             continue
-        if "`SEED`" in headings:
-            cells[headings.index("`SEED`")] = ", ".join(sorted(row["seed"] for row in rows))
         for heading, column in HEADINGS.items():
             mean = np.mean([float(row[column] or 0) for row in rows])
             if heading in headings and mean > 0:  # example 1 has no dice
