@@ -59,7 +59,7 @@ def read_csv(name):
         sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:]
+    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes)
     if not is_inside.all():
         line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header

@@ -35,7 +35,7 @@ def load_model():
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
     size = train_model.IMAGE_SIZE
-    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # sorted by name
+    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # classes, coords
     shapes = model.input_shape, model.output_shape
     if shapes != expected:
         sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")

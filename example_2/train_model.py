@@ -4,7 +4,7 @@
 
 The network of example 1 with a second answer, read from the same feature map: "coords" is the box,
 as there, and "classes" a probability for each class. The loss is a weighted sum of the box's loss
-and the class's, the focal loss FL, in which what is nearly right already counts little:
+and the class's, the focal loss FL, in which answers already right and sure count little:
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
     FL = -(1 - p)^2 * log(p), where p is the probability of the true class
@@ -38,7 +38,7 @@ FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 is to blo
 AUGMENT = True  # False: each epoch sees the photos as they are
 EPOCHS = 90  # enough for hundreds of photos, thousands need fewer, tens more
 BATCH_SIZE = 8
-LEARNING_RATE = 5e-4  # the highest: it rises, then falls; half of example 1's
+LEARNING_RATE = 5e-4  # the highest: it rises, then falls; example 1's 1e-3 is too high here
 PATIENCE = 1000  # it stops after so many epochs without a better model; above EPOCHS: never
 THREADS = 2  # that augment photos, and read them if INMEMORY = False
 INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
@@ -64,7 +64,8 @@ def read_csv(name):
         sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum, class_ids = np.split(numbers, [2, 4, 6], axis=1)  # cut before these
+    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
+    class_ids = numbers[:, 6:]  # (n, 1)
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
     if not is_inside.all():
         line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
@@ -171,11 +172,11 @@ def create_model():
         if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
             layer.trainable = False
         if is_norm:
-            layer.momentum = 0.9  # if trained: its averages follow in tens of steps
+            layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
     # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # As large as the map, the kernel gives one answer, as a dense layer does. The first is about
-    middle = keras.initializers.Constant(IMAGE_SIZE / 2)  # a box in the middle, half as large
+    # A kernel as large as the map gives one answer, as a dense layer does.
+    middle = keras.initializers.Constant(IMAGE_SIZE / 2)  # first box: in the middle, half as wide
     box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
     coords = layers.Reshape((4,), name="coords")(box)
     pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
@@ -270,7 +271,7 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # The learning rate at each epoch's middle. It rises first: large steps would undo ImageNet.
+    # Its steps are epochs. It rises first: a head that knows nothing would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

@@ -24,7 +24,7 @@ WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
 DEBUG = False  # True prints each photo's answer and shows each picture
 THRESHOLD = 0.6  # 0 to 1: what is above it is object; at 0.5 the boxes are a little too large
-MIN_CELLS = 2  # what has fewer cells is no object
+MIN_CELLS = 2  # objects with fewer cells are left out; 1 for objects as small as a cell
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -45,7 +45,7 @@ def load_model():
 
 def find_boxes(grid):
     """Return the boxes of the objects in a grid (CELLS, CELLS): (objects, 4), the answer first."""
-    # Interpolated to 5 x 5 points a cell, so that a box, first in points, can end within a cell.
+    # Interpolated to 5 x 5 points a cell: a box, in points at first, can end within a cell.
     fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)
     objects, _ = ndimage.label(fine > THRESHOLD)  # of each point 0, or its object's number
     found = []
@@ -67,7 +67,7 @@ def evaluate(model, csv_name):
     dice = keras.ops.convert_to_numpy(dice_coefficient(to_grid(dataset.boxes), grids))
     found = [find_boxes(grid) for grid in grids]
     answers = [boxes[0] if len(boxes) else np.zeros(4) for boxes in found]
-    # compute_iou compares all boxes of a photo with all of another list: here one with one.
+    # compute_iou compares all boxes of a photo with all others: here one with one.
     pairs = dataset.boxes[:, None], np.array(answers, "float32")[:, None]  # (n, 1, 4)
     ious = keras.utils.bounding_boxes.compute_iou(*pairs, "center_xywh")  # (n, 1, 1)
     ious = keras.ops.convert_to_numpy(ious)[:, 0, 0]

@@ -2,8 +2,8 @@
 
     python example_3/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network answers with CELLS x CELLS probabilities that a cell lies in the object's box, which
-evaluate_performance.py turns into boxes. Skip connections join coarse features, which know what is
+The network answers with CELLS x CELLS probabilities that a cell's centre is in the box, from which
+evaluate_performance.py reads boxes. Skip connections join coarse features, which know what is
 there, with fine ones, which know where. The loss asks for right cells, and for grids that overlap:
 
     loss = binary cross-entropy - log(dice)
@@ -62,7 +62,7 @@ def read_csv(name):
         sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:]
+    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
     is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes)
     if not is_inside.all():
         line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
@@ -177,8 +177,8 @@ def create_model():
         if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
             layer.trainable = False
         if is_norm:
-            layer.momentum = 0.9  # if trained: its averages follow in tens of steps
-    # From 7 x 7 cells up to CELLS x CELLS. As in example 1 it starts at a map that has no ReLU.
+            layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
+    # From 7 x 7 cells up to CELLS x CELLS. Like example 1's map, the first is no ReLU's.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
     for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
@@ -187,7 +187,7 @@ def create_model():
         finer = layers.Conv2D(64, 1, activation="relu6")(backbone.get_layer(name).output)
         features = layers.UpSampling2D(interpolation="bilinear")(features)  # twice the side
         features = layers.Concatenate()([features, finer])  # the skip connection
-        features = layers.BatchNormalization(momentum=0.9)(features)  # new, so it is trained
+        features = layers.BatchNormalization(momentum=0.9)(features)  # new, so it trains
         features = layers.SeparableConv2D(128, 3, padding="same", activation="relu6")(features)
     cells = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(features)
     return keras.Model(photos, layers.Reshape((CELLS, CELLS), name="cells")(cells))
@@ -244,7 +244,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    # The learning rate at each epoch's middle. It rises first: large steps would undo ImageNet.
+    # Its steps are epochs. It rises first: a head that knows nothing would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
