@@ -245,7 +245,7 @@ def main():
     model = create_model()
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    # Its steps are epochs. It rises first: a head that knows nothing would undo ImageNet.
+    # The learning rate by epoch. It rises first: a head that knows nothing would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )

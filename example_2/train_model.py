@@ -271,7 +271,7 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    # Its steps are epochs. It rises first: a head that knows nothing would undo ImageNet.
+    # The learning rate by epoch. It rises first: a head that knows nothing would undo ImageNet.
     cosine = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
     )
