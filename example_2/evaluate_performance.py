@@ -1,15 +1,24 @@
 """Example 2: see how well the trained network finds the object and knows its class.
 
-    python example_2/evaluate_performance.py    # after train_model.py
+    python example_2/evaluate_performance.py                  # after train_model.py
+    python example_2/evaluate_performance.py holiday/*.jpg    # photos, or folders of photos
 
-Prints the IoU of the predicted and the true boxes and how many classes are right, and draws boxes
-and classes as example 1 does, wrong ones first. confusion.png shows which is taken for which.
+Looks closer as example 1 does, and takes the class from the mean probabilities of all looks. Prints
+the IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
+example 1 does. confusion.png shows which class is taken for which.
 """
+
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
 
 import csv
 import glob
-import signal
+import json
+import math
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,162 +28,246 @@ from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confu
 from tqdm import tqdm
 
 import train_model
-from train_model import FOLDER, ROOT, PhotoDataset, iou, load_photo, read_csv
+from train_model import (
+    FOLDER,
+    ROOT,
+    WHOLE_PHOTO,
+    cut_window,
+    iou,
+    load_photo,
+    read_csv,
+    window_to_photo,
+)
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
-IMAGES = None  # None: the CSVs' photos, or a folder, a file or a pattern such as "holiday/*.jpg"
-DEBUG = False  # True prints each photo's answer and shows each picture
+IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder of photos
+LOOKS = 3  # 1: at the whole photo only; each further look is closer
+DEBUG = False  # True shows each picture
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+TRUE_CORNERS = ("true_xmin", "true_ymin", "true_xmax", "true_ymax")
 
 
 def load_model():
-    """Load the model and make sure that it fits the constants of train_model.py."""
+    """Return the model and the names of its classes; windows are cut in its size."""
     try:
         model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
+        _, train_model.IMAGE_SIZE, _, _ = model.input_shape
+        classes = json.loads((ROOT / WEIGHTS_FILE).with_name("classes.json").read_text("utf-8"))
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
-        sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({error})")
-    size = train_model.IMAGE_SIZE
-    expected = (None, size, size, 3), [(None, train_model.CLASSES), (None, 4)]  # classes, coords
-    shapes = model.input_shape, model.output_shape
-    if shapes != expected:
-        sys.exit(f"{WEIGHTS_FILE} has the shapes {shapes}, the constants want {expected}.")
-    return model
+        reason = str(error).partition("\n")[0]
+        sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({reason})")
+    if model.output_shape != [(None, len(classes)), (None, 4)]:  # classes, coords
+        sys.exit(f"{WEIGHTS_FILE} is no model of {FOLDER.name} with these classes: {classes}")
+    return model, classes
 
 
-def evaluate(model, csv_name):
-    """Print how good the boxes of a CSV's n photos are; return dataset, answers, IoUs (n,)."""
-    dataset = PhotoDataset(*read_csv(csv_name))
-    answers = model.predict(dataset)
-    ious = keras.ops.convert_to_numpy(iou(dataset.boxes, answers["coords"]))
-    print(f"{csv_name}: {len(ious)} photos, IoU {ious.mean():.3f}, median {np.median(ious):.3f},")
-    print(f"  above 0.5: {np.mean(ious > 0.5):.1%}, above 0.75: {np.mean(ious > 0.75):.1%}")
-    return dataset, answers, ious
+# Looking closer
 
 
-def to_labels(probabilities, names):
-    """Return the most probable class of n photos, and how probable it is: n strings."""
-    return [f"{names[row.argmax()]} {row.max():.0%}" for row in probabilities]
+def look(model, photo):
+    """Return what the looks find: boxes (LOOKS, 4) as in example 1, and mean probabilities."""
+    boxes, probabilities, window = [WHOLE_PHOTO], [], WHOLE_PHOTO
+    for _ in range(LOOKS):
+        predicted = model.predict_on_batch(np.asarray(cut_window(photo, window))[None])
+        probabilities.append(predicted["classes"][0])
+        boxes.append(clip_to_photo(window_to_photo(predicted["coords"][0], window)))
+        if not (boxes[-1][2:] > 0).all():  # lost: nothing of the box is in the photo
+            boxes[-1] = boxes[-2]
+        window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
+    return np.stack(boxes[1:]), np.mean(probabilities, axis=0)
 
 
-def list_classes():
-    """Return the names of the CLASSES classes."""
-    try:
-        with open(ROOT / train_model.TRAIN_CSV, newline="", encoding="utf-8-sig") as file:
-            names = {int(float(row["class_id"])): row["class_name"] for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        sys.exit(f"{train_model.TRAIN_CSV} cannot be read ({error!r}): run generate_dataset.py.")
-    if max(names, default=0) >= train_model.CLASSES:
-        names[train_model.CLASSES - 1] = "all others"
-    return [names.get(number, "no class") for number in range(train_model.CLASSES)]
+def clip_to_photo(box):
+    """Return the part of a box (4,) that is in the photo."""
+    start = np.maximum(box[:2] - box[2:] / 2, 0)
+    end = np.minimum(box[:2] + box[2:] / 2, 1)
+    return np.concatenate([(start + end) / 2, end - start])
 
 
-def print_classes(true, predicted, names):
-    """Compare true and predicted class numbers (n,): print it and draw confusion.png."""
-    frequent = np.bincount(true).argmax()
-    right, always = np.mean(true == predicted), np.mean(true == frequent)
-    print(f"Accuracy: {right:.1%}. Always answering {names[frequent]}: {always:.1%}.")
-    if len(names) > 50:
+def to_pixels(box, photo):
+    """Return xmin, ymin, xmax and ymax of a box (4,) in pixels of the photo."""
+    corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+    return np.round(corners * np.tile(photo.size, 2), 1).tolist()
+
+
+def overlap(box, other):
+    """Return the IoU of two boxes (4,)."""
+    return round(float(iou(np.float32([box]), np.float32([other]))[0]), 3)
+
+
+def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
+    """Yield each photo that can be read, and its row of predictions.csv."""
+    for index, path in enumerate(tqdm(paths, "looking", leave=False)):
+        try:
+            photo = load_photo(path)
+        except OSError as error:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            continue
+        boxes, probabilities = look(model, photo)
+        row = {"path": path, "width": photo.width, "height": photo.height}
+        row |= zip(CORNERS, to_pixels(boxes[-1], photo))
+        row["agreement"] = overlap(boxes[-2], boxes[-1]) if LOOKS > 1 else math.nan
+        row["class_name"] = classes[probabilities.argmax()]
+        row["probability"] = round(float(probabilities.max()), 3)
+        if true_boxes is not None:
+            true_class = true_classes[index]
+            row["true_class_name"] = true_class if true_class in classes else classes[-1]
+            row["is_right"] = row["class_name"] == row["true_class_name"]
+            true_box = true_boxes[index]
+            row |= zip(TRUE_CORNERS, to_pixels(true_box, photo))
+            row["first_iou"], row["iou"] = overlap(true_box, boxes[0]), overlap(true_box, boxes[-1])
+        yield photo, row
+
+
+# What is printed, written and drawn
+
+
+def print_figures(name, rows):
+    """Print how good the boxes of the photos of a CSV are."""
+    ious = np.array([row["iou"] for row in rows])
+    first = np.mean([row["first_iou"] for row in rows])
+    print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (after the first look {first:.3f}),")
+    print(f"  median {np.median(ious):.3f}, above 0.5 in {np.mean(ious > 0.5):.1%} of the photos")
+
+
+def print_agreement(rows):
+    """Print how many of the photos with a high agreement of the last two looks are right."""
+    print("agreement   photos   of these right (IoU above 0.5)")
+    for threshold in (0, 0.5, 0.7, 0.8, 0.9):
+        is_right = [row["iou"] > 0.5 for row in rows if row["agreement"] >= threshold]
+        if is_right:
+            print(f"  >= {threshold:.1f} {len(is_right):10} {np.mean(is_right):11.1%}")
+
+
+def print_classes(rows, classes):
+    """Print how many of the classes are right, and draw confusion.png."""
+    true = [row["true_class_name"] for row in rows]
+    predicted = [row["class_name"] for row in rows]
+    frequent = max(classes, key=true.count)
+    right = np.mean([row["is_right"] for row in rows])
+    always = true.count(frequent) / len(rows)
+    print(f"Accuracy: {right:.1%}. Always predicting {frequent}: {always:.1%}.")
+    if len(classes) > 50:
         return  # too many to look at
-    ids = range(len(names))
-    print(classification_report(true, predicted, labels=ids, target_names=names, zero_division=0))
-    matrix = confusion_matrix(true, predicted, labels=ids)
-    display = ConfusionMatrixDisplay(matrix, display_labels=names)
-    figure = Figure(figsize=(4 + len(names) / 3, 4 + len(names) / 3), layout="constrained")
+    print(classification_report(true, predicted, labels=classes, zero_division=0))
+    matrix = confusion_matrix(true, predicted, labels=classes)
+    labels = [name.replace("$", r"\$") for name in classes]  # $ begins a formula
+    display = ConfusionMatrixDisplay(matrix, display_labels=labels)
+    figure = Figure(figsize=(4 + len(classes) / 3, 4 + len(classes) / 3), layout="constrained")
     display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)
     figure.savefig(FOLDER / "confusion.png")
 
 
-def to_corners(box, size):
-    """Return xmin, ymin, xmax and ymax of a box (4,) in a photo of `size`, cut at its edges."""
-    centre, sides = box.reshape(2, 2) * size / train_model.IMAGE_SIZE
-    half = np.maximum(sides, 0) / 2  # the network may answer with a side below 0
-    return np.clip([centre - half, centre + half], 0, size).flatten().tolist()
+def draw_picture(photo, row):
+    """Draw the predicted and the true box into a photo, and how sure the prediction is."""
+    draw = ImageDraw.Draw(photo)
+    line_width = max(2, max(photo.size) // 200)
+    label = f"{row['class_name']} {row['probability']:.0%}\nagreement {row['agreement']:.2f}"
+    if "iou" in row:
+        draw.rectangle([row[name] for name in TRUE_CORNERS], outline=GREEN, width=line_width)
+        label += f"\nis {row['true_class_name']}\nIoU {row['iou']:.2f}"
+    draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
+    font = ImageFont.load_default(max(12, max(photo.size) // 16))
+    draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 
-def draw_pictures(paths, predicted, labels, true=None):
-    """Draw the boxes, (n, 4), and labels into n photos; return the files in predictions/."""
-    folder = FOLDER / "predictions"
-    folder.mkdir(exist_ok=True)
-    for file in folder.glob("[0-9][0-9][0-9][0-9][0-9]_*.jpg"):
-        file.unlink()  # of an earlier evaluation
-    files = []
-    for index, path in enumerate(tqdm(paths, "drawing", leave=False)):
-        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        draw = ImageDraw.Draw(photo)
-        line_width = max(2, max(photo.size) // 200)
-        if true is not None:
-            draw.rectangle(to_corners(true[index], photo.size), outline=GREEN, width=line_width)
-        corners = to_corners(predicted[index], photo.size)
-        draw.rectangle(corners, outline=RED, width=line_width)
-        font = ImageFont.load_default(max(12, max(photo.size) // 16))
-        draw.text((4, 4), labels[index], "white", font, stroke_width=2, stroke_fill="black")
-        files.append(folder / f"{index:05d}_{path.stem[:100]}.jpg")
-        photo.save(files[-1], quality=95)
-        if DEBUG or IMAGES is not None:
-            tqdm.write(f"{path}: box {np.round(corners).tolist()} {labels[index]}")
-        if DEBUG:
-            photo.show()
-    return files
+def save_picture(photo, row, index):
+    """Save a picture in predictions/, the doubtful ones first in the alphabet; return its name."""
+    # A file's name has up to 255 bytes; a letter may have four.
+    stem = row["path"].stem.encode()[:100].decode(errors="ignore")
+    name = f"{row['agreement']:.2f}_{index:05d}_{stem}.jpg"
+    try:
+        photo.save(FOLDER / "predictions" / name, quality=95)
+    except (OSError, ValueError) as error:  # JPEG ends at 65,500 pixels a side
+        tqdm.write(f"no picture of {row['path']}: {error}", file=sys.stderr)
+        return ""
+    return name
 
 
-def draw_contact_sheet(pictures):
-    """Draw the first, middle and last of pictures, sorted worst first, into predictions.png."""
-    middle = max(0, len(pictures) // 2 - 2)
-    rows = (pictures[:4], pictures[middle : middle + 4], pictures[-4:])
+def draw_contact_sheet(rows):
+    """Draw the pictures of the first, middle and last rows into predictions.png."""
+    files = [FOLDER / "predictions" / row["picture"] for row in rows if row["picture"]]
+    middle = max(0, len(files) // 2 - 2)
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
-    for row, files in enumerate(rows):
-        for column, file in enumerate(files):
-            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (column * 240, row * 240))
+    for y, pictures in enumerate((files[:4], files[middle : middle + 4], files[-4:])):
+        for x, file in enumerate(pictures):
+            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (x * 240, y * 240))
     sheet.save(FOLDER / "predictions.png")
 
 
-def list_photos():
-    """Return the paths of the photos that IMAGES names."""
-    pattern = glob.escape(IMAGES) if (ROOT / IMAGES).exists() else IMAGES  # a [ may be in a name
-    if (ROOT / IMAGES).is_dir():
-        pattern = f"{pattern}/*"
-    paths = []
-    for path in sorted(ROOT / name for name in glob.glob(pattern, root_dir=ROOT)):
-        try:
-            load_photo(path)  # can it be read?
-            paths.append(path)
-        except OSError as error:
-            print(f"skipped: {error}", file=sys.stderr)
-    if not paths:
-        sys.exit(f"IMAGES = {IMAGES!r} names no photo, seen from {ROOT}.")
-    return paths
+def delete_older_pictures():
+    """Delete the pictures that predictions.csv of an earlier evaluation names, and no others."""
+    try:
+        with open(FOLDER / "predictions.csv", newline="", encoding="utf-8") as file:
+            names = [row["picture"] for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError):
+        return  # there is none, or it is not ours
+    for name in filter(None, names):
+        (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)
 
 
-def main():
-    """Evaluate the photos of the CSVs, or find the object in those that IMAGES names."""
-    model, names = load_model(), list_classes()
-    if IMAGES is not None:
-        paths = list_photos()
-        unknown = np.zeros((len(paths), 4))  # box and class, at which predict does not look
-        answers = model.predict(PhotoDataset(paths, unknown, unknown))
-        draw_pictures(paths, answers["coords"], to_labels(answers["classes"], names))
+def list_photos(names):
+    """Return the paths of the photos that names are: of photos, folders or patterns."""
+    files = []
+    for name in names:
+        pattern = glob.escape(name) if Path(name).exists() else name  # a [ may be in a name
+        pattern = f"{pattern}/*" if Path(name).is_dir() else pattern
+        files.extend(Path(file) for file in sorted(glob.glob(pattern)) if Path(file).is_file())
+    if not files:
+        sys.exit(f"{names} names no photo, seen from {Path.cwd()}.")
+    if any(FOLDER / "predictions" in file.resolve().parents for file in files):
+        sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
+    return files
+
+
+def main(names=()):
+    """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
+    model, classes = load_model()
+    if not names and IMAGES is not None:
+        names = [str(ROOT / IMAGES)]
+    if names:
+        photos = [list_photos(names)]
     else:
-        evaluate(model, train_model.TRAIN_CSV)
-        dataset, answers, ious = evaluate(model, train_model.VALIDATION_CSV)
-        true, predicted = dataset.classes.argmax(axis=1), answers["classes"].argmax(axis=1)
-        print_classes(true, predicted, names)
-        labels = [
-            f"{label}\nis {names[number]}\nIoU {value:.2f}"
-            for label, number, value in zip(to_labels(answers["classes"], names), true, ious)
-        ]
-        pictures = draw_pictures(dataset.paths, answers["coords"], labels, dataset.boxes)
-        worst_first = np.lexsort((ious, predicted == true))  # by the second, then the first
-        draw_contact_sheet([pictures[index] for index in worst_first])
-        print(f"Worst, middle and best: {FOLDER / 'predictions.png'}")
-    print(f"Pictures: {FOLDER / 'predictions'}")
+        rows = [row for _, row in find_objects(model, classes, *read_csv(train_model.TRAIN_CSV))]
+        print_figures(train_model.TRAIN_CSV, rows)
+        photos = read_csv(train_model.VALIDATION_CSV)
+    delete_older_pictures()
+    (FOLDER / "predictions").mkdir(exist_ok=True)
+    rows = []
+    for photo, row in find_objects(model, classes, *photos):
+        draw_picture(photo, row)
+        row["picture"] = save_picture(photo, row, len(rows))
+        rows.append(row)
+        if DEBUG:
+            photo.show()
+    if not rows:
+        sys.exit("None of the photos can be read.")
+    rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
+    with open(FOLDER / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    if names:
+        for row in rows:
+            box = [row[name] for name in CORNERS]
+            label = f"{row['class_name']} {row['probability']:.0%}"
+            print(f"{row['path']}: {label}, box {box}, agreement {row['agreement']:.2f}")
+    else:
+        print_figures(train_model.VALIDATION_CSV, rows)
+        print_agreement(rows)
+        print_classes(rows, classes)
+        rows.sort(key=lambda row: (row["is_right"], row["iou"]))  # wrong classes first
+    draw_contact_sheet(rows)
+    print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
+    print(f"  worst, middle and best: {FOLDER / 'predictions.png'}")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
     if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        main()
+        main(sys.argv[1:])
     except OSError as error:
         sys.exit(f"evaluate_performance.py: {error}")

@@ -1,20 +1,27 @@
-"""Example 2: train MobileNetV2 to say where the one object in a photo is, and what it is.
+"""Example 2: train MobileNetV2 to predict the box of the one object in a photo, and its class.
 
     python example_2/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network of example 1 with a second answer, read from the same feature map: "coords" is the box,
+The network of example 1 with a second head, which reads the same feature map: "coords" is the box,
 as there, and "classes" a probability for each class. The loss is a weighted sum of the box's loss
-and the class's, the focal loss FL, in which answers already right and sure count little:
+and the class's, the focal loss FL, in which predictions already right and sure count little:
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
     FL = -(1 - p)^2 * log(p), where p is the probability of the true class
 """
 
-import csv
-import math
-import shutil
 import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+
+import csv
+import json
+import math
+import os
+import sqlite3
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -34,17 +41,18 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # of the backbone, from its start, not trained: 54 is to block 5, 154 all
-AUGMENT = True  # False: each epoch sees the photos as they are
-EPOCHS = 90  # enough for hundreds of photos, thousands need fewer, tens more
+FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
+AUGMENT = True  # False: each window is the whole photo, as it is
+EPOCHS = 15  # more take longer and find better boxes
+WINDOWS_PER_EPOCH = 1000  # of random photos, so that training takes as long for 30 as for 3,000
 BATCH_SIZE = 8
-LEARNING_RATE = 5e-4  # the highest: it rises, then falls; example 1's 1e-3 is too high here
-PATIENCE = 1000  # it stops after so many epochs without a better model; above EPOCHS: never
-THREADS = 2  # that augment photos, and read them if INMEMORY = False
-INMEMORY = True  # False reads photos anew for each batch: for more than fit in memory
+LEARNING_RATE = 5e-4  # peak: warm-up, then cosine decay; 1e-3 is too high for two losses
+THREADS = 2  # that cut windows, and read photos if INMEMORY = False
+INMEMORY = True  # False reads photos anew for each window: for more than fit in memory
+KEPT_SIZE = 448  # longest side of a photo in memory: more is sharper where objects are small
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
-CLASSES = 2  # class_id 0 and all others; to tell all apart: the number of your classes
+CLASSES = 2  # the first class and all others; None tells all apart; 3: the first two and all others
 BOX_WEIGHT = 1.0  # how much the box counts in the loss
 CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
@@ -53,52 +61,108 @@ CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 
 def read_csv(name):
-    """Return a CSV's n paths, boxes (n, 4) as in example 1, and one-hot classes (n, CLASSES)."""
-    columns = ("width", "height", "xmin", "ymin", "xmax", "ymax", "class_id")
+    """Return a CSV's n paths, boxes (n, 4) as in example 1, and names of classes, n strings."""
+    columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
     try:
         with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
+        class_names = [row["class_name"] for row in rows]
     except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
-        sys.exit(f"{name} cannot be read ({error!r}): run generate_dataset.py.")
+        reason = repr(error)[:100]  # may hold the whole file
+        sys.exit(f"{name} is no CSV with commas, in UTF-8 ({reason}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
     sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
-    class_ids = numbers[:, 6:]  # (n, 1)
-    is_inside = (minimum >= 0) & (minimum < maximum) & (maximum <= sizes) & (class_ids >= 0)
-    if not is_inside.all():
-        line = np.argmin(is_inside.all(axis=1)) + 2  # line 1 is the header
-        sys.exit(f"{name}, line {line}: no class or no box in the photo. Run generate_dataset.py.")
+    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes)
+    if not is_box.all():
+        first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
+        sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
     boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
-    classes = keras.utils.to_categorical(np.minimum(class_ids[:, 0], CLASSES - 1), CLASSES)
-    return paths, boxes * IMAGE_SIZE / np.tile(sizes, 2), classes
+    return paths, boxes / np.tile(sizes, 2), class_names
 
 
-def load_photo(path):
-    """Return a photo upright (EXIF), RGB, stretched to a square; OSError if it cannot be read."""
+def list_classes(class_names):
+    """Return the names of the classes that are told apart, the last of which may be all others."""
+    names = sorted(set(class_names))
+    count = CLASSES or len(names)
+    if count > len(names):
+        sys.exit(f"CLASSES = {CLASSES}, but {TRAIN_CSV} has {len(names)}: {', '.join(names)}")
+    if count < len(names):
+        names[count - 1 :] = [f"{len(names) - count + 1} others"]
+    return names
+
+
+def to_one_hot(class_names, classes):
+    """Return 1 for the class of each of n photos, and 0 for the others: (n, len(classes))."""
+    last = len(classes) - 1  # all others
+    numbers = [classes.index(name) if name in classes else last for name in class_names]
+    return np.eye(len(classes), dtype="float32")[numbers]
+
+
+def load_photo(path, longest_side=None):
+    """Return a photo, RGB, rotated as its EXIF orientation says; OSError if it cannot be read."""
     try:  # only these formats: for EPS Pillow would start another program
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
-            photo.draft("RGB", (IMAGE_SIZE, IMAGE_SIZE))  # faster: a JPEG at 1/2, 1/4 or 1/8
+            if photo.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a channel, save it with 8")
+            longest_side = longest_side or max(photo.size)
+            photo.draft("RGB", (longest_side, longest_side))  # reads a JPEG at 1/2, 1/4 or 1/8
             photo = ImageOps.exif_transpose(photo).convert("RGB")
-            return photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+            photo.thumbnail((longest_side, longest_side))
+            return photo
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         raise OSError(f"{path} cannot be read: {error}") from error
 
 
-def augment(photo, box, rng):
-    """Return a photo and its box, (4,), zoomed, shifted, mirrored and recoloured at random."""
+# A window is centre and size (4,), as a box is. Both are shares of the photo's sides, and outside
+# of the photo is black.
+WHOLE_PHOTO = np.array([0.5, 0.5, 1, 1])
+
+
+def cut_window(photo, window):
+    """Return a window of a photo as a photo of IMAGE_SIZE x IMAGE_SIZE pixels."""
+    centre, size = np.split(window * np.tile(photo.size, 2), 2)
+    first, last = centre - size / 2, centre + size / 2  # corners, in pixels of the photo
+    # `crop` takes whole pixels, and `resize` the fractions of them that are in the window.
+    crop_start = np.floor(first)
+    crop = photo.crop((*crop_start, *np.ceil(last)))
+    extent = (*(first - crop_start), *(last - crop_start))
+    return crop.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=extent)
+
+
+def photo_to_window(boxes, windows):
+    """Return boxes (..., 4) of the photo in pixels of the resized windows (..., 4)."""
+    centre = (boxes[..., :2] - windows[..., :2]) / windows[..., 2:] + 0.5
+    size = boxes[..., 2:] / windows[..., 2:]
+    return np.concatenate([centre, size], axis=-1) * IMAGE_SIZE
+
+
+def window_to_photo(boxes, windows):
+    """Return what `photo_to_window` was given: the boxes (..., 4) in shares of the photo."""
+    centre = windows[..., :2] + (boxes[..., :2] / IMAGE_SIZE - 0.5) * windows[..., 2:]
+    size = boxes[..., 2:] / IMAGE_SIZE * windows[..., 2:]
+    return np.concatenate([centre, size], axis=-1)
+
+
+def draw_window(box, rng):
+    """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
-    # Cut out a window, smaller or larger than the photo (black outside it), and resize it.
-    window = IMAGE_SIZE * rng.uniform(0.5, 1.3) * rng.uniform(0.85, 1.15, 2)  # zoom * stretch
-    window = np.maximum(window, size)  # room for the box
-    # The window's top left corner: at random, but with the whole box inside the window.
-    start = centre - size / 2 - (window - size) * rng.uniform(0, 1, 2)
-    spare = IMAGE_SIZE - window  # below 0: the window is larger than the photo
-    start = np.clip(start, np.minimum(0, spare), np.maximum(0, spare))  # no needless black
-    extent = (*start, *(start + window))  # left, top, right, bottom
-    photo = photo.transform(photo.size, Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
-    box = np.concatenate([centre - start, size]) * IMAGE_SIZE / np.tile(window, 2)
+    closest, widest = 1.2 * size, 1.3
+    scale = closest * (widest / closest) ** rng.uniform()  # every scale is as likely as its double
+    side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
+    # The top left corner at random, but with the whole box inside the window.
+    start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
+    # Over the edge of the photo only where the window is larger than the photo.
+    start = np.clip(start, np.minimum(0, 1 - side), np.maximum(0, 1 - side))
+    return np.concatenate([start + side / 2, side])
+
+
+def augment(photo, box, rng):
+    """Return a window of a photo, mirrored and recoloured at random, and the box (4,) in it."""
+    window = draw_window(box, rng)
+    photo, box = cut_window(photo, window), photo_to_window(box, window)
     if rng.uniform() < 0.5:
         photo = ImageOps.mirror(photo)
         box[0] = IMAGE_SIZE - box[0]
@@ -108,34 +172,42 @@ def augment(photo, box, rng):
 
 
 class PhotoDataset(keras.utils.PyDataset):
-    """Batches of photos (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and of boxes and classes."""
+    """Batches of windows (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, of boxes and classes.
+
+    In training windows of random photos, which follow from SEED and `epoch`; else whole photos.
+    """
 
     def __init__(self, paths, boxes, classes, training=False):
         super().__init__(workers=THREADS)
         self.paths, self.boxes, self.classes, self.training = paths, boxes, classes, training
-        self.order = np.arange(len(paths))
-        self.rng = np.random.default_rng(SEED)
-        self.on_epoch_end()  # the first shuffle and epoch_seed
+        self.epoch = 0
         if INMEMORY:
-            self.photos = [load_photo(path) for path in tqdm(paths, "reading photos", leave=False)]
+            progress = tqdm(paths, "reading photos", leave=False)
+            self.photos = [load_photo(path, KEPT_SIZE) for path in progress]
 
     def __len__(self):
-        return math.ceil(len(self.paths) / BATCH_SIZE)
+        return math.ceil((WINDOWS_PER_EPOCH if self.training else len(self.paths)) / BATCH_SIZE)
 
-    def __getitem__(self, index):  # Keras asks for batch 0 to len(self) - 1, from its threads
-        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        photos = [self.photos[i] if INMEMORY else load_photo(self.paths[i]) for i in chosen]
-        boxes = self.boxes[chosen]  # a copy
-        if self.training and AUGMENT:
-            rng = np.random.default_rng((self.epoch_seed, index))  # the same from any thread
-            for i, photo in enumerate(photos):
-                photos[i], boxes[i] = augment(photo, boxes[i], rng)
-        return np.stack(photos), {"coords": boxes, "classes": self.classes[chosen]}
-
-    def on_epoch_end(self):  # Keras calls it after each epoch
+    def __getitem__(self, index):  # called by worker threads, in any order
+        chosen = range(len(self.paths))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        rng = np.random.default_rng((SEED, self.epoch, index))
         if self.training:
-            self.order = self.rng.permutation(self.order)
-            self.epoch_seed = self.rng.integers(2**32)
+            chosen = rng.integers(len(self.paths), size=BATCH_SIZE)
+        windows, boxes = [], []
+        for i in chosen:
+            photo = self.photos[i] if INMEMORY else load_photo(self.paths[i], KEPT_SIZE)
+            if self.training and AUGMENT:
+                window, box = augment(photo, self.boxes[i], rng)
+            else:
+                window = cut_window(photo, WHOLE_PHOTO)
+                box = photo_to_window(self.boxes[i], WHOLE_PHOTO)
+            windows.append(window)
+            boxes.append(box)
+        boxes = np.stack(boxes).astype("float32")
+        return np.stack(windows), {"coords": boxes, "classes": self.classes[chosen]}
+
+    def start_epoch(self, epoch, logs=None):
+        self.epoch = epoch
 
 
 def draw_batch(photos, boxes):
@@ -152,11 +224,11 @@ def draw_batch(photos, boxes):
 # The network
 
 
-def create_model():
+def create_model(class_count):
     """Return MobileNetV2 (M. Sandler et al., CVPR 2018) with two heads in place of its top.
 
     Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Outputs: "coords", (batch, 4), a
-    box, and "classes", (batch, CLASSES), probabilities.
+    box, and "classes", (batch, class_count), probabilities.
     """
     photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
     backbone = MobileNetV2(
@@ -167,20 +239,20 @@ def create_model():
         weights=WEIGHTS,
     )
     for index, layer in enumerate(backbone.layers):
-        is_norm = isinstance(layer, layers.BatchNormalization)
-        # A norm that is not trainable takes ImageNet's averages, in training too, not each batch's.
-        if WEIGHTS is not None and (index < FROZEN_LAYERS or is_norm):
+        is_batch_norm = isinstance(layer, layers.BatchNormalization)
+        # Frozen, batch norm runs in inference mode in training too: with ImageNet's averages.
+        if WEIGHTS is not None and (index < FROZEN_LAYERS or is_batch_norm):
             layer.trainable = False
-        if is_norm:
+        if is_batch_norm:
             layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
-    # Not backbone.output: its ReLU can get stuck at 0 for good. With 224 pixels (batch, 7, 7, 320).
+    # Not backbone.output: its ReLU may die. With 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # A kernel as large as the map gives one answer, as a dense layer does.
-    middle = keras.initializers.Constant(IMAGE_SIZE / 2)  # first box: in the middle, half as wide
-    box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=middle)(features)
+    # A kernel as large as the map gives one prediction, as a dense layer does.
+    initial_box = keras.initializers.Constant(IMAGE_SIZE / 2)  # in the middle, half as wide
+    box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=initial_box)(features)
     coords = layers.Reshape((4,), name="coords")(box)
     pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
-    classes = layers.Dense(CLASSES, activation="softmax", name="classes")(pooled)
+    classes = layers.Dense(class_count, activation="softmax", name="classes")(pooled)
     return keras.Model(photos, {"coords": coords, "classes": classes})
 
 
@@ -190,7 +262,7 @@ def create_model():
 def corners(boxes):
     """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
     centre, size = ops.split(boxes, 2, axis=1)
-    half = ops.maximum(size, 0) / 2  # the network may answer with a side below 0
+    half = ops.maximum(size, 0) / 2  # the network may predict a side below 0
     return centre - half, centre + half
 
 
@@ -223,7 +295,7 @@ def box_loss(y_true, y_pred):
 
 
 def focal_loss(y_true, y_pred):
-    """Return the focal loss of classes and probabilities (batch, CLASSES): (batch,).
+    """Return the focal loss of classes and probabilities (batch, classes): (batch,).
 
     T.-Y. Lin et al., Focal loss for dense object detection, ICCV 2017; gamma, the exponent, is 2.
     """
@@ -234,19 +306,137 @@ def focal_loss(y_true, y_pred):
 # The training
 
 
-class SaveBest(keras.callbacks.ModelCheckpoint):
-    """Saves as new.keras, then renames it model.keras: a crash leaves the older one whole."""
+def main():
+    """Train, save the model after each epoch and draw the curves."""
+    keras.utils.set_random_seed(SEED)
+    lock = lock_folder()
+    paths, boxes, names = read_csv(TRAIN_CSV)
+    validation_paths, validation_boxes, validation_names = read_csv(VALIDATION_CSV)
+    unknown = set(validation_names) - set(names)
+    if unknown:
+        sys.exit(f"{VALIDATION_CSV} has classes that {TRAIN_CSV} has not: {', '.join(unknown)}")
+    classes = list_classes(names)
+    training = PhotoDataset(paths, boxes, to_one_hot(names, classes), training=True)
+    validation = PhotoDataset(
+        validation_paths, validation_boxes, to_one_hot(validation_names, classes)
+    )
+    print(f"Classes: {', '.join(classes)}")
+    model = create_model_or_exit(len(classes))
+    # Warm-up first: large steps of a head that knows nothing would undo ImageNet's weights.
+    steps = EPOCHS * len(training)
+    learning_rate = keras.optimizers.schedules.CosineDecay(
+        0.0, warmup_target=LEARNING_RATE, warmup_steps=steps // 4, decay_steps=steps - steps // 4
+    )
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
+    model.compile(
+        optimizer,
+        loss={"coords": box_loss, "classes": focal_loss},
+        loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
+        metrics={"coords": [iou], "classes": ["accuracy"]},
+    )
+    first_epoch = resume(model, len(training)) if RESUME else 0
+    if first_epoch == 0:
+        keep_older_training()
+    (FOLDER / "classes.json").write_text(json.dumps(classes, ensure_ascii=False), encoding="utf-8")
+    windows, targets = training[0]
+    draw_batch(windows, targets["coords"])
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=training.start_epoch),
+        keras.callbacks.CSVLogger(FOLDER / "log.csv", append=first_epoch > 0),
+        SaveModel(),
+    ]
+    model.fit(
+        training,
+        validation_data=validation,
+        initial_epoch=first_epoch,
+        epochs=EPOCHS,
+        callbacks=callbacks,
+    )
+    draw_curves()
+    print(f"Next: python {FOLDER.name}/evaluate_performance.py")
+    lock.close()
+
+
+# Housekeeping: here the lesson is over.
+
+
+class SaveModel(keras.callbacks.Callback):
+    """Saves the model after each epoch. A kill while it is written leaves the one before whole."""
+
+    def on_train_begin(self, logs=None):
+        self.start, self.trained = time.time(), 0
 
     def on_epoch_end(self, epoch, logs=None):
-        best_before = self.best
-        super().on_epoch_end(epoch, logs)
-        if self.best != best_before:  # it has just been saved
-            Path(self.filepath).replace(FOLDER / "model.keras")
+        if not math.isfinite(logs["loss"]):
+            sys.exit(f"The loss is {logs['loss']}: lower LEARNING_RATE, and look at batch.jpg.")
+        unfinished = FOLDER / "model.unfinished.keras"
+        self.model.save(unfinished)
+        unfinished.replace(FOLDER / "model.keras")
+        self.trained += 1
+        seconds_per_epoch = (time.time() - self.start) / self.trained
+        print(f"{(EPOCHS - epoch - 1) * seconds_per_epoch / 60:.0f} minutes left")
 
 
-def draw_curves(log):
+def lock_folder():
+    """Return a lock against a second training here; it ends with the process, however that ends."""
+    lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        sys.exit(f"Another training runs in {FOLDER}: wait for it, or stop it.")
+    return lock
+
+
+def create_model_or_exit(*arguments):
+    """Return `create_model`'s model, or say in one line what to do without ImageNet's weights."""
+    name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(ALPHA)}_{IMAGE_SIZE}_no_top.h5"
+    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "models", name).expanduser()
+    try:
+        return create_model(*arguments)
+    except Exception as error:  # Keras raises a bare Exception when there is no network
+        if WEIGHTS == "imagenet" and not file.exists():
+            sys.exit(f"No weights: {error}. Download it elsewhere, and put it into {file.parent}.")
+        if WEIGHTS == "imagenet" and isinstance(error, OSError):
+            broken = file.replace(f"{file}.broken")
+            sys.exit(f"Half a file of weights is now {broken}: run again, to download all of it.")
+        raise
+
+
+def resume(model, steps_per_epoch):
+    """Load the last epoch's model, with the state of its optimizer; return how many are done."""
+    if not (FOLDER / "model.keras").exists():
+        return 0
+    try:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(FOLDER / "model.keras")
+    except Exception as error:  # of many kinds, for a broken file or other shapes
+        reason = str(error).partition("\n")[0][:200]
+        sys.exit(f"RESUME: model.keras is broken or was trained with other constants ({reason})")
+    done = int(model.optimizer.iterations) // steps_per_epoch
+    if done >= EPOCHS:
+        sys.exit(f"RESUME: all {done} epochs are done. To go on set EPOCHS higher.")
+    return done
+
+
+def keep_older_training():
+    """Move what an older training and its evaluation wrote into a folder named by its time."""
+    names = "model.keras classes.json log.csv batch.jpg curves.png confusion.png predictions"
+    names = f"{names} predictions.csv predictions.png".split()
+    files = [FOLDER / name for name in names if (FOLDER / name).exists()]
+    if not files:
+        return
+    end = datetime.fromtimestamp(files[0].stat().st_mtime)
+    older = FOLDER / f"{end:%Y-%m-%d_%H-%M-%S}"
+    older.mkdir()
+    for file in files:
+        file.rename(older / file.name)
+    print(f"The older training is now in {older}.")
+
+
+def draw_curves():
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    names = [name[4:] for name in log.dtype.names if name.startswith("val_")]  # loss, ...
+    log = np.atleast_1d(np.genfromtxt(FOLDER / "log.csv", delimiter=",", names=True))
+    names = [name.removeprefix("val_") for name in log.dtype.names if name.startswith("val_")]
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
         axes.plot(log["epoch"], log[name], ".-", label="training")
@@ -256,50 +446,9 @@ def draw_curves(log):
     figure.savefig(FOLDER / "curves.png")
 
 
-def main():
-    """Train, keep the best model and draw the curves."""
-    keras.utils.set_random_seed(SEED)
-    training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
-    validation = PhotoDataset(*read_csv(VALIDATION_CSV))
-    photos, targets = training[0]
-    draw_batch(photos, targets["coords"])
-    model = create_model()
-    optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=0.01)
-    model.compile(
-        optimizer,
-        loss={"coords": box_loss, "classes": focal_loss},
-        loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
-        metrics={"coords": [iou], "classes": ["accuracy"]},
-    )
-    # The learning rate by epoch. It rises first: a head that knows nothing would undo ImageNet.
-    cosine = keras.optimizers.schedules.CosineDecay(
-        0.0, warmup_target=LEARNING_RATE, warmup_steps=EPOCHS / 4, decay_steps=EPOCHS * 3 / 4
-    )
-    model_file, log_file, backup = FOLDER / "model.keras", FOLDER / "log.csv", FOLDER / "backup"
-    goal = {"monitor": "val_coords_iou", "mode": "max"}  # that of "coords": the class has no say
-    is_resumed = RESUME and (backup / "training_metadata.json").exists()  # is written last
-    if is_resumed:  # best: what a model must beat to be saved
-        best = np.nanmax(np.genfromtxt(log_file, delimiter=",", names=True)[goal["monitor"]])
-    else:
-        best = -1  # any model is better
-        shutil.rmtree(backup, ignore_errors=True)
-        if model_file.exists():  # of an earlier training
-            model_file.rename(FOLDER / f"model_{datetime.now():%Y-%m-%d_%H-%M-%S}.keras")
-    callbacks = [
-        keras.callbacks.LearningRateScheduler(lambda epoch: float(cosine(epoch + 0.5))),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(patience=PATIENCE, **goal),
-        SaveBest(FOLDER / "new.keras", save_best_only=True, initial_value_threshold=best, **goal),
-        keras.callbacks.CSVLogger(log_file, append=is_resumed),
-        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-    ]
-    model.fit(training, validation_data=validation, epochs=EPOCHS, callbacks=callbacks)
-    draw_curves(np.genfromtxt(log_file, delimiter=",", names=True))
-    print(f"Next: python {FOLDER.name}/evaluate_performance.py")
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+    if sys.argv[1:]:
+        sys.exit("train_model.py takes no arguments: edit the constants at its top.")
     try:
         main()
     except OSError as error:
