@@ -22,6 +22,8 @@ SHORT = {  # constants for trainings of seconds, from random weights
     "IMAGE_SIZE": 96,
     "FROZEN_LAYERS": 0,
     "EPOCHS": 2,
+    "WINDOWS_PER_EPOCH": 24,
+    "KEPT_SIZE": 192,
     "BATCH_SIZE": 8,
     "CLASSES": 3,  # of example 2
     "BOX_WEIGHT": 2.0,
@@ -180,11 +182,12 @@ def evaluate_performance(train_model, load_script, example):
 
 
 def predict(train_model, csv_name):
-    """Return the rows of a CSV, as columns, and the trained model's answers to all its photos."""
+    """Return the columns of a CSV and what the trained model predicts of its photos, looking once."""
     model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     rows = train_model.read_csv(csv_name)
-    photos = np.stack([np.asarray(train_model.load_photo(path)) for path in rows[0]])
-    return rows, model.predict(photos)
+    photos = [train_model.load_photo(path) for path in rows[0]]
+    windows = [train_model.cut_window(photo, train_model.WHOLE_PHOTO) for photo in photos]
+    return rows, model.predict(np.stack(windows))
 
 
 @functools.cache
