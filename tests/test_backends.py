@@ -111,7 +111,7 @@ train_model.AUGMENT, train_model.EPOCHS = False, int(sys.argv[1])
 train_model.main()
 print(len(keras.distribution.list_devices()), "devices")
 """
-RECIPE = next(recipe for recipe in recipes.read_recipes() if recipe.name.startswith("Several GPUs"))
+RECIPE = recipes.Run("example_1", ("recipes/several_gpus.diff",))
 
 
 @pytest.mark.skipif("jax" not in BACKENDS, reason="jax is not installed")
