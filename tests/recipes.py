@@ -16,21 +16,17 @@ PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("example_*/README.md"
 # A step is a constant, in backquotes, or a link to a diff.
 STEP = re.compile(r"`([A-Z_]+ = [^`]+)`|\[[^]]+\]\((?:example_\d/)?(recipes/\w+\.diff)\)")
 
-
-class Run(namedtuple("Run", "example steps")):  # steps: "EPOCHS = 45" or "recipes/adam.diff"
-    """A training of an example, as it is or after steps that edit its scripts."""
-
-    def __str__(self):
-        return ", ".join(self.steps) or "default"
+Run = namedtuple("Run", "example name")  # name: its steps ("EPOCHS = 45, recipes/adam.diff")
 
 
-def read_row(line, example=None):
-    """Return the run that is named in the first cell of a table's row, or None.
+def read_row(line, page):
+    """Return the run that is named in the first cell of a table's row of a page, or None.
 
     In README.md "example 1, `EPOCHS = 45`"; in an example's page just "default" or one step.
     """
     cell = line.removeprefix("| ").partition(" |")[0]
     first, *others = re.split(", (?=[`[])", cell)
+    example = page.parent.name if page in PAGES[1:] else None
     if re.fullmatch(r"example \d", first):
         example = first.replace(" ", "_")
     elif first != "default":
@@ -38,38 +34,29 @@ def read_row(line, example=None):
     steps = [STEP.fullmatch(step) for step in others]
     if not line.startswith("| ") or example is None or not all(steps):
         return None
-    return Run(example, tuple(step[1] or step[2] for step in steps))
-
-
-def example_of(page):
-    """Return the example whose page it is, or None for README.md."""
-    return page.parent.name if page.parent != REPOSITORY else None
+    return Run(example, ", ".join(step[1] or step[2] for step in steps) or "default")
 
 
 def read_runs(pages=PAGES):
     """Return the runs that the tables of the pages name, each once."""
-    rows = [
-        read_row(line, example_of(page))
-        for page in pages
-        for line in page.read_text(encoding="utf-8").splitlines()
-    ]
+    rows = [read_row(line, page) for page in pages for line in page.read_text("utf-8").splitlines()]
     return [*dict.fromkeys(run for run in rows if run is not None)]
 
 
 def read_recipes():
     """Return the recipes of the examples' pages: the runs with one step."""
-    return [run for run in read_runs(PAGES[1:]) if len(run.steps) == 1]
+    return [run for run in read_runs(PAGES[1:]) if run.name != "default"]
 
 
 def apply(run, folder, *options):
     """Edit the copies of an example's scripts in a folder; git takes the options."""
     # In a folder of another repository `git apply` would do nothing, and say nothing.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(folder).resolve().parent)}
-    for step in run.steps:
+    for step in run.name.split(", "):
         if step.endswith(".diff"):
             command = ["git", "apply", *options, REPOSITORY / run.example / step]
             subprocess.run(command, cwd=folder, env=environment, check=True)
-        else:
+        elif step != "default":
             set_constant(Path(folder, run.example), step)
 
 
@@ -85,7 +72,7 @@ def set_constant(folder, line):
 
 
 def refresh(file):
-    """Write a diff anew for the scripts as they are now; say where the tool `patch` had to guess."""
+    """Write a diff anew for the scripts as they are now; say where `patch` had to guess."""
     parts = re.split(r"^(?=diff --git)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     with tempfile.TemporaryDirectory(prefix="recipes-") as folder:
         for part in parts[1:]:  # one for each script
@@ -101,11 +88,10 @@ def refresh(file):
             command = ["patch", "--strip=1", "--fuzz=3", "--no-backup-if-mismatch"]
             options = {"cwd": Path(folder, "b"), "capture_output": True, "text": True}
             patched = subprocess.run(command, input=part, **options)
+            if patched.returncode != 0 or "fuzz" in patched.stdout:
+                print(f"Look at {file}, and mend it where hunks failed:\n{patched.stdout}")
             if patched.returncode != 0:
-                print(f"{file} does not fit any more, edit it:\n{patched.stdout}")
-                return
-            if "fuzz" in patched.stdout:
-                print(f"{file} is a guess, look at it:\n{patched.stdout}")
+                return  # stays as it is
         command = ["git", "diff", "--no-index", "--no-prefix", "a", "b"]
         diff = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
     file.write_text(diff, encoding="utf-8")

@@ -9,18 +9,18 @@ Each run has a core of its own, whose minutes count. Those in results.csv are no
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import recipes
+from conftest import copy_scripts
 
 REPOSITORY = recipes.REPOSITORY
 RESULTS = REPOSITORY / "tests" / "results.csv"
@@ -35,7 +35,9 @@ HEADINGS = {  # of the tables: the column of results.csv
 }
 COLUMNS = ("run", "example", "seed", *HEADINGS.values())
 SEEDS = (0, 1, 2)
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_ARENA_MAX": "1"}
+ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+# The settings of the allocator that make training faster on some machines.
+ONE_CORE |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_ARENA_MAX": "1"}
 
 
 def evaluate(evaluate_performance, train_model):
@@ -54,13 +56,9 @@ def evaluate(evaluate_performance, train_model):
 def train(run, seed, photos):
     """Generate, train and evaluate in a temporary copy of the scripts; print the figures."""
     with tempfile.TemporaryDirectory(prefix="results-") as folder:
-        folder = Path(folder)
-        shutil.copy(REPOSITORY / "generate_dataset.py", folder)
-        for script in ("train_model.py", "evaluate_performance.py"):
-            (folder / run.example).mkdir(exist_ok=True)
-            shutil.copy(REPOSITORY / run.example / script, folder / run.example)
+        copy_scripts(Path(folder))
         recipes.apply(run, folder)
-        sys.path[:0] = [str(folder), str(folder / run.example)]
+        sys.path[:0] = [folder, f"{folder}/{run.example}"]
         import evaluate_performance
         import generate_dataset
         import train_model
@@ -73,19 +71,19 @@ def train(run, seed, photos):
         start = time.process_time()  # of this process alone, however busy the machine is
         train_model.main()
         minutes = (time.process_time() - start) / 60
-        figures = evaluate(evaluate_performance, train_model)
-        print(json.dumps({**figures, "minutes": round(minutes, 2)}))
+        figures = {**evaluate(evaluate_performance, train_model), "minutes": round(minutes, 2)}
+        print(json.dumps(figures))
 
 
-def start(run, seed, photos):
-    """Run `train` in a process of its own on one core; return a row of results.csv."""
-    command = [sys.executable, __file__, "--train", run.example, str(run), str(seed), photos]
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, "1"), **ALLOCATOR}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+def start(task):
+    """Run `train` in a process of its own on one core; return a row of results.csv, or None."""
+    run, seed, photos = task
+    command = [sys.executable, __file__, "--train", *run, str(seed), photos]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_CORE})
     if done.returncode:
-        raise RuntimeError(f"{run.example}, {run}: {done.stderr.strip().splitlines()[-1]}")
-    key = {"run": str(run), "example": run.example[-1], "seed": seed}
+        print(f"{run.example}, {run.name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
+        return None
+    key = {"run": run.name, "example": run.example[-1], "seed": seed}
     return key | json.loads(done.stdout.splitlines()[-1])
 
 
@@ -105,16 +103,16 @@ def summarize(rows, column):
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
-def fill_tables(text, example, results):
+def fill_tables(text, page, results):
     """Return a page with the figures of the runs in its tables, and none but these."""
     lines, headings = text.split("\n"), []
     for number, line in enumerate(lines):
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         headings = (headings or cells) if line.startswith("|") else []
-        run = recipes.read_row(line, example)
+        run = recipes.read_row(line, page)
         if run is None:
             continue
-        key = (str(run), run.example[-1])
+        key = (run.name, run.example[-1])
         rows = [row for row in results if (row["run"], row["example"]) == key]
         filled = [
             summarize(rows, HEADINGS[heading]) if heading in HEADINGS else cell
@@ -131,29 +129,24 @@ def main():
     if not (photos / "images").is_dir():
         sys.exit("No photos: run generate_dataset.py first, or name a folder with images in it.")
     done = {(row["run"], row["example"], row["seed"]) for row in read_results()}
-    with open(RESULTS, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        with ThreadPoolExecutor(os.cpu_count()) as executor:
-            futures = []
-            for seed in SEEDS:  # outermost: a stop in between leaves every run with some
-                for run in recipes.read_runs():
-                    if (str(run), run.example[-1], str(seed)) not in done:
-                        futures.append(executor.submit(start, run, seed, str(photos)))
-            for future in tqdm(as_completed(futures), total=len(futures), unit=" runs"):
-                try:
-                    writer.writerow(future.result())
-                    file.flush()
-                except RuntimeError as error:
-                    print(error, file=sys.stderr)
+    tasks = [
+        (run, seed, str(photos))
+        for seed in SEEDS  # outermost: a stop in between leaves every run with some
+        for run in recipes.read_runs()
+        if (run.name, run.example[-1], str(seed)) not in done
+    ]
+    with open(RESULTS, "a", newline="", encoding="utf-8") as file, ThreadPool() as pool:
+        for row in tqdm(pool.imap_unordered(start, tasks), total=len(tasks), unit=" runs"):
+            if row is not None:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+                file.flush()
     for page in recipes.PAGES:
         text = page.read_text(encoding="utf-8")
-        page.write_text(fill_tables(text, recipes.example_of(page), read_results()), "utf-8")
+        page.write_text(fill_tables(text, page, read_results()), "utf-8")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--train"]:
-        example_name, run_name, run_seed, photos_folder = sys.argv[2:]
-        names = {(run.example, str(run)): run for run in recipes.read_runs()}
-        train(names[example_name, run_name], int(run_seed), photos_folder)
+        train(recipes.Run(*sys.argv[2:4]), int(sys.argv[4]), sys.argv[5])
     else:
         main()
