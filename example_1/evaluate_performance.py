@@ -64,16 +64,21 @@ def load_model():
 # Looking closer
 
 
+def look_once(model, photo, window, last_box):
+    """Return the box (4,) that is found in a window, or the last box if the network gets lost."""
+    windows = np.asarray(cut_window(photo, window))[None]
+    box = clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
+    is_in_photo = (box[2:] > 0).all()
+    return box if is_in_photo else last_box
+
+
 def look(model, photo):
     """Return the boxes (LOOKS, 4) that the looks at a photo find, in shares of its sides."""
-    boxes, window = [WHOLE_PHOTO], WHOLE_PHOTO
-    for _ in range(LOOKS):
-        predicted = model.predict_on_batch(np.asarray(cut_window(photo, window))[None])[0]
-        boxes.append(clip_to_photo(window_to_photo(predicted, window)))
-        if not (boxes[-1][2:] > 0).all():  # lost: nothing of the box is in the photo
-            boxes[-1] = boxes[-2]
+    boxes = [look_once(model, photo, WHOLE_PHOTO, WHOLE_PHOTO)]
+    for _ in range(LOOKS - 1):
         window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
-    return np.stack(boxes[1:])
+        boxes.append(look_once(model, photo, window, boxes[-1]))
+    return np.stack(boxes)
 
 
 def clip_to_photo(box):

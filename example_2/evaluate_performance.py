@@ -66,17 +66,25 @@ def load_model():
 # Looking closer
 
 
+def look_once(model, photo, window, last_box):
+    """Return the box (4,) that is found in a window, as in example 1, and the probabilities."""
+    windows = np.asarray(cut_window(photo, window))[None]
+    predicted = model.predict_on_batch(windows)
+    box = clip_to_photo(window_to_photo(predicted["coords"][0], window))
+    is_in_photo = (box[2:] > 0).all()
+    return box if is_in_photo else last_box, predicted["classes"][0]
+
+
 def look(model, photo):
     """Return what the looks find: boxes (LOOKS, 4) as in example 1, and mean probabilities."""
-    boxes, probabilities, window = [WHOLE_PHOTO], [], WHOLE_PHOTO
-    for _ in range(LOOKS):
-        predicted = model.predict_on_batch(np.asarray(cut_window(photo, window))[None])
-        probabilities.append(predicted["classes"][0])
-        boxes.append(clip_to_photo(window_to_photo(predicted["coords"][0], window)))
-        if not (boxes[-1][2:] > 0).all():  # lost: nothing of the box is in the photo
-            boxes[-1] = boxes[-2]
+    box, classes = look_once(model, photo, WHOLE_PHOTO, WHOLE_PHOTO)
+    boxes, probabilities = [box], [classes]
+    for _ in range(LOOKS - 1):
         window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
-    return np.stack(boxes[1:]), np.mean(probabilities, axis=0)
+        box, classes = look_once(model, photo, window, boxes[-1])
+        boxes.append(box)
+        probabilities.append(classes)
+    return np.stack(boxes), np.mean(probabilities, axis=0)
 
 
 def clip_to_photo(box):
