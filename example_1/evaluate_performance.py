@@ -64,21 +64,22 @@ def load_model():
 # Looking closer
 
 
-def look_once(model, photo, window, last_box):
-    """Return the box (4,) that is found in a window, or the last box if the network gets lost."""
+def look_once(model, photo, window):
+    """Return the box (4,) in a window of a photo. Its sides are not above 0 if there is none."""
     windows = np.asarray(cut_window(photo, window))[None]
-    box = clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
-    is_in_photo = (box[2:] > 0).all()
-    return box if is_in_photo else last_box
+    return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
 
 
 def look(model, photo):
-    """Return the boxes (LOOKS, 4) that the looks at a photo find, in shares of its sides."""
-    boxes = [look_once(model, photo, WHOLE_PHOTO, WHOLE_PHOTO)]
-    for _ in range(LOOKS - 1):
-        window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
-        boxes.append(look_once(model, photo, window, boxes[-1]))
-    return np.stack(boxes)
+    """Return the boxes (LOOKS, 4) that the looks find, and how well the last two agree."""
+    boxes, last, window = [], WHOLE_PHOTO, WHOLE_PHOTO
+    for _ in range(LOOKS):
+        box = look_once(model, photo, window)
+        agreement = overlap(last, box)  # 0 if the network got lost; then the last box stays
+        last = box if (box[2:] > 0).all() else last
+        boxes.append(last)
+        window = last * (1, 1, 1.5, 1.5)  # around the box
+    return np.stack(boxes), agreement
 
 
 def clip_to_photo(box):
@@ -107,10 +108,10 @@ def find_objects(model, paths, true_boxes=None):
         except OSError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        boxes = look(model, photo)
+        boxes, agreement = look(model, photo)
         row = {"path": path, "width": photo.width, "height": photo.height}
         row |= zip(CORNERS, to_pixels(boxes[-1], photo))
-        row["agreement"] = overlap(boxes[-2], boxes[-1]) if LOOKS > 1 else math.nan
+        row["agreement"] = agreement if LOOKS > 1 else math.nan
         if true_boxes is not None:
             true_box = true_boxes[index]
             row |= zip(TRUE_CORNERS, to_pixels(true_box, photo))

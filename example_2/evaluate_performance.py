@@ -66,25 +66,25 @@ def load_model():
 # Looking closer
 
 
-def look_once(model, photo, window, last_box):
-    """Return the box (4,) that is found in a window, as in example 1, and the probabilities."""
+def look_once(model, photo, window):
+    """Return the box (4,) in a window, as in example 1, and the classes' probabilities."""
     windows = np.asarray(cut_window(photo, window))[None]
     predicted = model.predict_on_batch(windows)
     box = clip_to_photo(window_to_photo(predicted["coords"][0], window))
-    is_in_photo = (box[2:] > 0).all()
-    return box if is_in_photo else last_box, predicted["classes"][0]
+    return box, predicted["classes"][0]
 
 
 def look(model, photo):
-    """Return what the looks find: boxes (LOOKS, 4) as in example 1, and mean probabilities."""
-    box, classes = look_once(model, photo, WHOLE_PHOTO, WHOLE_PHOTO)
-    boxes, probabilities = [box], [classes]
-    for _ in range(LOOKS - 1):
-        window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
-        box, classes = look_once(model, photo, window, boxes[-1])
-        boxes.append(box)
+    """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
+    boxes, probabilities, last, window = [], [], WHOLE_PHOTO, WHOLE_PHOTO
+    for _ in range(LOOKS):
+        box, classes = look_once(model, photo, window)
+        agreement = overlap(last, box)  # 0 if the network got lost; then the last box stays
+        last = box if (box[2:] > 0).all() else last
+        boxes.append(last)
         probabilities.append(classes)
-    return np.stack(boxes), np.mean(probabilities, axis=0)
+        window = last * (1, 1, 1.5, 1.5)  # around the box
+    return np.stack(boxes), agreement, np.mean(probabilities, axis=0)
 
 
 def clip_to_photo(box):
@@ -113,10 +113,10 @@ def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
         except OSError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        boxes, probabilities = look(model, photo)
+        boxes, agreement, probabilities = look(model, photo)
         row = {"path": path, "width": photo.width, "height": photo.height}
         row |= zip(CORNERS, to_pixels(boxes[-1], photo))
-        row["agreement"] = overlap(boxes[-2], boxes[-1]) if LOOKS > 1 else math.nan
+        row["agreement"] = agreement if LOOKS > 1 else math.nan
         row["class_name"] = classes[probabilities.argmax()]
         row["probability"] = round(float(probabilities.max()), 3)
         if true_boxes is not None:
