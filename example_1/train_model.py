@@ -76,6 +76,8 @@ def read_csv(name):
     if not is_box.all():
         first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
         sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
+    for path, size in zip(paths, sizes.astype(int).tolist()):
+        check_size(path, tuple(size))
     boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
     return paths, boxes / np.tile(sizes, 2)
 
@@ -92,7 +94,8 @@ def load_photo(path, longest_side=None):
             photo.thumbnail((longest_side, longest_side))
             return photo
     except Exception as error:  # each of Pillow's decoders raises errors of its own
-        raise OSError(f"{path} cannot be read: {error}") from error
+        advice = " (HEIC: export it as JPEG)" if path.suffix.lower() in (".heic", ".heif") else ""
+        raise OSError(f"{path} cannot be read: {error}{advice}") from error
 
 
 # A window is centre and size (4,), as a box is. Both are shares of the photo's sides, and outside
@@ -324,6 +327,24 @@ class SaveModel(keras.callbacks.Callback):
         seconds_per_epoch = (time.time() - self.start) / self.trained
         print(f"{(EPOCHS - epoch - 1) * seconds_per_epoch / 60:.0f} minutes left")
 
+    def on_train_end(self, logs=None):
+        figures = [f"{name} {value:.3f}" for name, value in logs.items() if "val_" in name]
+        print(f"{EPOCHS} epochs. At the first look: {', '.join(figures)}")
+
+
+def check_size(path, size):
+    """Stop if a photo has not the (width, height) of its row: its box would be elsewhere."""
+    try:
+        with Image.open(path) as photo:  # reads only the start of the file
+            found = photo.size
+            # Quarter turns; a TIFF Pillow turns by itself.
+            if photo.format != "TIFF" and photo.getexif().get(0x0112) in (5, 6, 7, 8):
+                found = found[::-1]
+    except Exception:
+        return  # `load_photo` will say why
+    if found != size:
+        sys.exit(f"{path} has {found} pixels, the CSV says {size}: run generate_dataset.py.")
+
 
 def lock_folder():
     """Return a lock against a second training here; it ends with the process, however that ends."""
@@ -353,6 +374,7 @@ def create_model_or_exit(*arguments):
 def resume(model, steps_per_epoch):
     """Load the last epoch's model, with the state of its optimizer; return how many are done."""
     if not (FOLDER / "model.keras").exists():
+        print("RESUME: no epoch was finished, so the training starts anew.")
         return 0
     try:
         model.optimizer.build(model.trainable_variables)

@@ -110,10 +110,10 @@ def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
     for index, path in enumerate(tqdm(paths, "looking", leave=False)):
         try:
             photo = load_photo(path)
-        except OSError as error:
+            boxes, agreement, probabilities = look(model, photo)
+        except (OSError, Image.DecompressionBombError) as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        boxes, agreement, probabilities = look(model, photo)
         row = {"path": path, "width": photo.width, "height": photo.height}
         row |= zip(CORNERS, to_pixels(boxes[-1], photo))
         row["agreement"] = agreement if LOOKS > 1 else math.nan

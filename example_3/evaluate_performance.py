@@ -141,10 +141,10 @@ def find_objects(model, paths, true_boxes=None):
     for index, path in enumerate(tqdm(paths, "looking", leave=False)):
         try:
             photo = load_photo(path)
-        except OSError as error:
+            first_grid, objects = look(model, photo)
+        except (OSError, Image.DecompressionBombError) as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        first_grid, objects = look(model, photo)
         start = {"path": path, "width": photo.width, "height": photo.height}
         rows = []
         for boxes, agreement, _, _ in objects:
