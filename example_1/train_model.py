@@ -16,6 +16,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
 
+import contextlib
 import csv
 import math
 import os
@@ -75,6 +76,8 @@ def read_csv(name):
     if not is_box.all():
         first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
         sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
+    for path, size in zip(paths, sizes.astype(int).tolist()):
+        check_size(path, tuple(size))
     boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
     return paths, boxes / np.tile(sizes, 2)
 
@@ -91,7 +94,8 @@ def load_photo(path, longest_side=None):
             photo.thumbnail((longest_side, longest_side))
             return photo
     except Exception as error:  # each of Pillow's decoders raises errors of its own
-        raise OSError(f"{path} cannot be read: {error}") from error
+        advice = " (HEIC: export it as JPEG)" if path.suffix.lower() in (".heic", ".heif") else ""
+        raise OSError(f"{path} cannot be read: {error}{advice}") from error
 
 
 # A window is centre and size (4,), as a box is. Both are shares of the photo's sides, and outside
@@ -128,7 +132,8 @@ def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
     closest, widest = 1.2 * size, 1.3
-    scale = closest * (widest / closest) ** rng.uniform()  # every scale is as likely as its double
+    # Every scale between, close-ups and wide windows more often: those are what evaluation needs.
+    scale = closest * (widest / closest) ** rng.beta(0.5, 0.5)
     side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
@@ -273,7 +278,6 @@ def box_loss(y_true, y_pred):
 def main():
     """Train, save the model after each epoch and draw the curves."""
     keras.utils.set_random_seed(SEED)
-    lock = lock_folder()
     training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
     validation = PhotoDataset(*read_csv(VALIDATION_CSV))
     model = create_model_or_exit()
@@ -302,7 +306,6 @@ def main():
     )
     draw_curves()
     print(f"Next: python {FOLDER.name}/evaluate_performance.py")
-    lock.close()
 
 
 # Housekeeping: here the lesson is over.
@@ -315,8 +318,8 @@ class SaveModel(keras.callbacks.Callback):
         self.start, self.trained = time.time(), 0
 
     def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            sys.exit(f"The loss is {logs['loss']}: lower LEARNING_RATE, and look at batch.jpg.")
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            sys.exit("The loss is no number: lower LEARNING_RATE, and look at batch.jpg.")
         unfinished = FOLDER / "model.unfinished.keras"
         self.model.save(unfinished)
         unfinished.replace(FOLDER / "model.keras")
@@ -324,14 +327,32 @@ class SaveModel(keras.callbacks.Callback):
         seconds_per_epoch = (time.time() - self.start) / self.trained
         print(f"{(EPOCHS - epoch - 1) * seconds_per_epoch / 60:.0f} minutes left")
 
+    def on_train_end(self, logs=None):
+        figures = [f"{name} {value:.3f}" for name, value in logs.items() if "val_" in name]
+        print(f"{EPOCHS} epochs. At the first look: {', '.join(figures)}")
+
+
+def check_size(path, size):
+    """Stop if a photo has not the (width, height) of its row: its box would be elsewhere."""
+    try:
+        with Image.open(path) as photo:  # reads only the start of the file
+            found = photo.size
+            # Quarter turns; a TIFF Pillow turns by itself.
+            if photo.format != "TIFF" and photo.getexif().get(0x0112) in (5, 6, 7, 8):
+                found = found[::-1]
+    except Exception:
+        return  # `load_photo` will say why
+    if found != size:
+        sys.exit(f"{path} has {found} pixels, the CSV says {size}: run generate_dataset.py.")
+
 
 def lock_folder():
     """Return a lock against a second training here; it ends with the process, however that ends."""
-    lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
     try:
+        lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
-        sys.exit(f"Another training runs in {FOLDER}: wait for it, or stop it.")
+    except sqlite3.OperationalError as error:
+        sys.exit(f"Does another training run in {FOLDER}? Wait for it, or stop it. ({error})")
     return lock
 
 
@@ -353,6 +374,7 @@ def create_model_or_exit(*arguments):
 def resume(model, steps_per_epoch):
     """Load the last epoch's model, with the state of its optimizer; return how many are done."""
     if not (FOLDER / "model.keras").exists():
+        print("RESUME: no epoch was finished, so the training starts anew.")
         return 0
     try:
         model.optimizer.build(model.trainable_variables)
@@ -375,6 +397,8 @@ def keep_older_training():
         return
     end = datetime.fromtimestamp(files[0].stat().st_mtime)
     older = FOLDER / f"{end:%Y-%m-%d_%H-%M-%S}"
+    while older.exists():  # the model was moved back from there
+        older = older.with_name(f"{older.name}_again")
     older.mkdir()
     for file in files:
         file.rename(older / file.name)
@@ -398,6 +422,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         sys.exit("train_model.py takes no arguments: edit the constants at its top.")
     try:
-        main()
+        with contextlib.closing(lock_folder()):
+            main()
     except OSError as error:
         sys.exit(f"train_model.py: {error}")
