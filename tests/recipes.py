@@ -37,15 +37,10 @@ def read_row(line, page):
     return Run(example, ", ".join(step[1] or step[2] for step in steps) or "default")
 
 
-def read_runs(pages=PAGES):
+def read_runs():
     """Return the runs that the tables of the pages name, each once."""
-    rows = [read_row(line, page) for page in pages for line in page.read_text("utf-8").splitlines()]
+    rows = [read_row(line, page) for page in PAGES for line in page.read_text("utf-8").splitlines()]
     return [*dict.fromkeys(run for run in rows if run is not None)]
-
-
-def read_recipes():
-    """Return the recipes of the examples' pages: the runs with one step."""
-    return [run for run in read_runs(PAGES[1:]) if run.name != "default"]
 
 
 def apply(run, folder, *options):

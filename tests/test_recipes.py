@@ -13,12 +13,15 @@ import recipes
 import results
 from conftest import SHORT, create_short_backbone, edit, import_script
 
-CONSTANTS = {**SHORT, "EPOCHS": 1, "BATCH_SIZE": 16, "FROZEN_LAYERS": 12, "CLASSES": 2}
+BRIEF = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 24}
+CONSTANTS = {**SHORT, "BATCH_SIZE": 16, "FROZEN_LAYERS": 12, "CLASSES": 2}
 for constant in ("WEIGHTS", "CELLS", "BOX_WEIGHT"):  # stay as they are
     del CONSTANTS[constant]
+RUNS = [run for run in recipes.read_runs() if run.name != "default"]
 DEFAULTS = {}  # what `describe` returns without a recipe, by example
 OF_2018 = {"optimizer": ("Adam", 0.001), "callback": ("ReduceLROnPlateau", 10), "looks": 1}
 OF_2018 |= {"augment": False, "batch norm": {(True, 0.8)}, "first layer trains": True}
+UNFROZEN = {"batch norm": {(True, 0.9)}, "first layer trains": True}  # no weights at hand
 # What of it a recipe changes. The losses are worked out by hand, for the boxes of `describe`.
 CHANGES = {
     "1/adam": {"optimizer": ("Adam", 0.001)},
@@ -37,8 +40,8 @@ CHANGES = {
     "1/generator_copies": {"augment": False, "copies": True},
     "1/mixed_precision": {"precision": "float16"},
     "1/tensorboard": {"callback": ("TensorBoard", None)},
-    "1/mobilenet_v3_large": {"block": "expanded_conv_14_add"},
-    "1/efficientnet_v2_b0": {"block": "block6h_add"},
+    "1/mobilenet_v3_large": {**UNFROZEN, "block": "expanded_conv_14_add"},
+    "1/efficientnet_v2_b0": {**UNFROZEN, "block": "block6h_add"},
     "1/several_gpus": {"distributed": True},
     "1/as_in_2018": {**OF_2018, "losses": [125.0], "top": "BatchNormalization ReLU Conv2D"},
     "2/cross_entropy": {"losses": [1.0356] * 2},  # box_loss 0.8125 - log(0.8)
@@ -62,8 +65,9 @@ def find_square(it):
 
     photo = Image.new("RGB", (96, 96))
     photo.paste("white", (10, 30, 30, 50))
-    boxes = it.evaluate_performance.look(SimpleNamespace(predict_on_batch=predict), photo)
-    return np.round(boxes[0] * 96, 2).tolist()
+    model = SimpleNamespace(predict_on_batch=predict)
+    box = it.evaluate_performance.look_once(model, photo, it.train_model.WHOLE_PHOTO)
+    return np.round(box * 96, 2).tolist()
 
 
 def describe(it, example):
@@ -101,10 +105,8 @@ def train(run, folder):
     """Apply a recipe, train for a moment and evaluate; return the scripts, model and figures."""
     recipes.apply(run, folder)
     file = folder / run.example / "train_model.py"
-    before = (recipes.REPOSITORY / run.example / "train_model.py").read_text().splitlines()
-    new = [line.partition(" = ")[0] for line in file.read_text().splitlines() if line not in before]
-    own = {*new} - {"EPOCHS", "WINDOWS_PER_EPOCH"}  # what the recipe sets stays, but for these
-    edit(file, **{name: CONSTANTS[name] for name in CONSTANTS.keys() - own})
+    own = [name for name in CONSTANTS if f"{name} = " in run.name]  # what the recipe sets stays
+    edit(file, **{name: value for name, value in CONSTANTS.items() if name not in own} | BRIEF)
     fit = keras.Model.fit
 
     def keep_and_fit(model, *arguments, **options):
@@ -117,10 +119,10 @@ def train(run, folder):
             import_script(folder, "generate_dataset", monkeypatch).main()
         train_model = import_script(folder, f"{run.example}/train_model", monkeypatch)
         it = SimpleNamespace(train_model=train_model)
-        train_model.MobileNetV2 = create_short_backbone
-        for name in {"MobileNetV3Large", "EfficientNetV2B0"} & vars(train_model).keys():
-            create = getattr(train_model, name)  # with nothing to download
-            setattr(train_model, name, lambda weights, **options: create(weights=None, **options))
+        if hasattr(train_model, "MobileNetV2"):
+            train_model.MobileNetV2 = create_short_backbone
+        else:
+            train_model.WEIGHTS = None  # nothing to download
         train_model.main()
         script = f"{run.example}/evaluate_performance"
         it.evaluate_performance = import_script(folder, script, monkeypatch)
@@ -133,7 +135,7 @@ def key_of(run):
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("run", recipes.read_recipes(), ids=key_of)
+@pytest.mark.parametrize("run", RUNS, ids=key_of)
 def test_a_recipe_trains_and_changes_what_it_says(csvs, tmp_path_factory, run):
     scripts = {file: file.read_bytes() for file in csvs.rglob("*.py")}
     if run.name.endswith(".diff"):
@@ -155,7 +157,7 @@ def test_a_recipe_trains_and_changes_what_it_says(csvs, tmp_path_factory, run):
 
 def test_the_pages_name_every_diff_and_show_none_but_these():
     files = [*recipes.REPOSITORY.glob("example_*/recipes/*.diff")]
-    named = {f"{run.example}/{run.name}" for run in recipes.read_recipes() if ".diff" in run.name}
+    named = {f"{run.example}/{run.name}" for run in RUNS if ".diff" in run.name}
     assert named == {file.relative_to(recipes.REPOSITORY).as_posix() for file in files}
     for page in recipes.PAGES[1:]:
         for block in re.findall(r"```diff\n(.*?)```", page.read_text(), re.DOTALL):
