@@ -81,7 +81,7 @@ def start(task):
     command = [sys.executable, __file__, "--train", *run, str(seed), photos]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_CORE})
     if done.returncode:
-        print(f"{run.example}, {run.name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
+        print(f"{run.example}, {run.name}: {done.stderr[-300:]}", file=sys.stderr)
         return None
     key = {"run": run.name, "example": run.example[-1], "seed": seed}
     return key | json.loads(done.stdout.splitlines()[-1])
@@ -114,10 +114,11 @@ def fill_tables(text, page, results):
             continue
         key = (run.name, run.example[-1])
         rows = [row for row in results if (row["run"], row["example"]) == key]
-        filled = [
-            summarize(rows, HEADINGS[heading]) if heading in HEADINGS else cell
-            for heading, cell in zip(headings, cells, strict=True)
-        ]
+        filled = [*cells]
+        for index, heading in enumerate(headings):  # "accuracy, dice": an example has one of them
+            columns = [HEADINGS[part] for part in heading.split(", ") if part in HEADINGS]
+            if columns:
+                filled[index] = "".join(summarize(rows, column) for column in columns)
         if filled != cells:
             lines[number] = f"| {' | '.join(filled)} |"
     return "\n".join(lines)
