@@ -20,7 +20,9 @@ RUNS = [run for run in recipes.read_runs() if run.name != "default"]
 DEFAULTS = {}  # what `describe` returns without a recipe, by example
 OF_2018 = {"optimizer": ("Adam", 0.001), "callback": ("ReduceLROnPlateau", 10), "looks": 1}
 OF_2018 |= {"augment": False, "batch norm": {(True, 0.8)}, "first layer trains": True}
-UNFROZEN = {"batch norm": {(True, 0.9)}, "first layer trains": True}  # no weights at hand
+# Other backbones, without weights, which may not be at hand, so that nothing is frozen.
+OTHER = {"batch norm": {(True, 0.9)}, "first layer trains": True}
+OTHER |= {"top": "Conv2D BatchNormalization Activation Conv2D"}
 # What of it a recipe changes. The losses are worked out by hand, for the boxes of `describe`.
 CHANGES = {
     "1/adam": {"optimizer": ("Adam", 0.001)},
@@ -32,25 +34,33 @@ CHANGES = {
     "1/ciou": {"losses": [0.8657]},  # 1 - (0.5 - 100 / 2000 - 0.0032) + 30 / 96
     "1/log_mse": {"losses": [2.6523]},  # (log(101) + log(401)) / 4
     "1/batch_norm_trained": {"batch norm": {(True, 0.999)}},
-    "1/last_relu": {"top": "BatchNormalization ReLU Conv2D"},
-    "1/more_layers": {"convolutions": 6 + 3, "top": "BatchNormalization ReLU Conv2D"},
-    "1/inverted_residual": {"convolutions": 6 + 2, "top": "Conv2D Add Conv2D"},
+    "1/last_relu": {"top": "Add BatchNormalization ReLU Conv2D"},
+    "1/more_layers": {
+        "convolutions": 6 + 3,
+        "top": "Conv2D BatchNormalization ReLU Conv2D",
+        "batch norm": {(False, 0.9), (True, 0.9)},  # the new ones train
+    },
+    "1/inverted_residual": {"convolutions": 6 + 2, "top": "DepthwiseConv2D Conv2D Add Conv2D"},
     "1/flips": {"box": [(10 + 90) / 2, 48, 8, 8]},  # the right edge is the mirrored left one
     "1/generator_copies": {"augment": False, "copies": True},
     "1/mixed_precision": {"precision": "float16"},
     "1/tensorboard": {"callback": ("TensorBoard", None)},
-    "1/mobilenet_v3_large": {**UNFROZEN, "block": "expanded_conv_14_add"},
-    "1/efficientnet_v2_b0": {**UNFROZEN, "block": "block6h_add"},
+    "1/mobilenet_v3_large": {**OTHER, "block": "expanded_conv_14_add", "convolutions": 48},
+    "1/efficientnet_v2_b0": {**OTHER, "block": "block6h_add", "convolutions": 76},
     "1/several_gpus": {"distributed": True},
-    "1/as_in_2018": {**OF_2018, "losses": [125.0], "top": "BatchNormalization ReLU Conv2D"},
+    "1/as_in_2018": {**OF_2018, "losses": [125.0], "top": "Add BatchNormalization ReLU Conv2D"},
     "2/cross_entropy": {"losses": [1.0356] * 2},  # box_loss 0.8125 - log(0.8)
     "2/rare_positives": {"losses": [0.8205, 0.8134]},  # 0.8125 - (0.9, 0.1) * 0.04 log(0.8)
-    "2/as_in_2018": {**OF_2018, "losses": [2.6567] * 2},  # 2.6523 - (0.9 + 0.1) / 2 * 0.04 log(0.8)
+    "2/as_in_2018": {
+        **OF_2018,
+        "losses": [2.6567] * 2,  # 2.6523 - (0.9 + 0.1) / 2 * 0.04 log(0.8)
+        "top": "ReLU GlobalAveragePooling2D Conv2D Dense",
+    },
     "3/as_in_2018": {
         **OF_2018,
         "callback": ("ReduceLROnPlateau", 5),
         "convolutions": 5,
-        "top": "GlobalAveragePooling2D Dense",
+        "top": "BatchNormalization ReLU GlobalAveragePooling2D Dense",
     },
 }
 
@@ -89,7 +99,7 @@ def describe(it, example):
         "first layer trains": it.model.layers[kinds.index("Conv2D")].trainable,
         "block": [layer.name for layer in it.model.layers if layer.name.endswith("_add")][-1],
         "convolutions": kinds.count("Conv2D"),
-        "top": " ".join(kinds[-4:-1]),
+        "top": " ".join(kinds[-5:-1]),
         "precision": it.model.layers[-2].compute_dtype,
         "distributed": keras.distribution.distribution() is not None,
         "augment": it.train_model.AUGMENT,
