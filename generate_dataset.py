@@ -183,8 +183,10 @@ def read_xml(file):
     content = Path(file).read_bytes()
     try:
         root = ElementTree.fromstring(content)
-    except (SyntaxError, ValueError, LookupError):  # not UTF-8, or an encoding that is not known?
-        root = ElementTree.fromstring(content.decode(errors="replace"))  # numbers stay whole
+    except (SyntaxError, ValueError):  # not UTF-8, or GBK as it says: the numbers can be read
+        said = re.match(rb"<\?xml[^>]*encoding=.([\w-]+)", content)
+        encoding = said[1].decode() if said else "utf-8"
+        root = ElementTree.fromstring(content.decode(encoding, errors="replace"))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     if root.tag != "annotation" and root.find("object") is None:
@@ -326,7 +328,7 @@ def read_rows():
                     raise ValueError(f"a second XML for the same photo: {photo}")
                 taken[photo] = xml, pool.apply_async(read_row, (photo, annotation))
                 counts["XMLs whose <filename> is another photo: their own name counts"] += is_other
-            except (SyntaxError, ValueError, OSError) as error:
+            except (SyntaxError, ValueError, LookupError, OSError) as error:
                 errors[xml] = error
         for xml, result in tqdm(taken.values(), "checking", leave=False):
             try:

@@ -172,9 +172,10 @@ ODD_XMLS = {  # file: its content, and its row's class or what is said
     "UTF-16": (VOC.replace("utf-8", "utf-16").encode("utf-16"), "é"),
     "Latin-1": (VOC.replace("utf-8", "latin-1").encode("latin-1"), "é"),
     "Latin-1 without a declaration": (VOC.partition("\n")[2].encode("latin-1"), "is not UTF-8"),
-    "GBK": (VOC.replace("utf-8", "gbk").replace("é", "猫").encode("gbk"), "is not UTF-8"),
+    "GBK": (VOC.replace("utf-8", "gbk").replace("é", "猫").encode("gbk"), "猫"),
     "GBK in <path>": (VOC.replace("é", "cat").replace("<path>", "<path>猫").encode("gbk"), "cat"),
     "CVAT's own": (CVAT.encode(), "this is CVAT's own XML, export as Pascal VOC"),
+    "unknown": (VOC.replace("utf-8", "pet").encode(), "unknown encoding: pet"),
     "another": (b"<svg/>", "this is XML of <svg>, export as Pascal VOC"),
     "empty": (b"", "no element found"),
 }
