@@ -17,14 +17,14 @@ if __name__ == "__main__":
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
 
 import csv
-import itertools
 import os
 import re
 import shutil
 import socket
 import tempfile
-from collections import Counter, namedtuple
+from collections import Counter, defaultdict, namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from itertools import filterfalse, repeat
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,7 +50,6 @@ WORKERS = os.cpu_count()  # threads that check and augment photos
 
 AUGMENTATION = False  # True adds changed copies of the training photos to TRAIN_CSV
 AUGMENTATION_PER_IMAGE = 25  # tries for each photo; a try that cuts the box is dropped
-AUGMENTATION_DEBUG = False  # True draws the box on the copies: to look at, not to train on
 AUGMENTED_FOLDER = "augmented"  # where the copies go: a folder that does not exist yet
 AUGMENTED_SIZE = 224  # width and height of the copies in pixels
 
@@ -59,11 +58,6 @@ ARCHIVES = {  # name: MD5
     "annotations.tar.gz": "95a8c909bbe2e81eed6a22bccdf3f68f",
     "images.tar.gz": "5c4f3ee8e5d25df40f4fd59a7f44e54c",
 }
-
-
-def print_error(message):
-    """Print a line on stderr."""
-    print(message, file=sys.stderr)
 
 
 # The archives
@@ -96,22 +90,21 @@ def get_dataset():
 # Which photo belongs to an XML
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic")
-WORDS = re.compile(r"[^\W_]+")
 
 
 def list_files(top):
-    """Return the files below a folder and its links; no pipes, none of Apple's ._ files."""
+    """Return the files below a folder and its links, but no pipes and no ._ files of Apple's."""
     files, visited = [], set()
-    for folder, folders, names in os.walk(top, onerror=print_error, followlinks=True):
+    for folder, folders, names in os.walk(os.path.normpath(top), onerror=print, followlinks=True):
         if os.path.realpath(folder) in visited:  # a link back
             folders.clear()
             continue
         visited.add(os.path.realpath(folder))
         folders.sort()
-        paths = [os.path.join(folder, name) for name in sorted(names) if name[:2] != "._"]
+        paths = [os.path.join(folder, name) for name in names if not name.startswith("._")]
         files += filter(os.path.isfile, paths)
-        for path in itertools.filterfalse(os.path.exists, paths):
-            print_error(f"{path} is a link to what is not there")
+        for path in filterfalse(os.path.exists, paths):
+            print(f"{path} is a link to what is not there")
     return files
 
 
@@ -133,13 +126,12 @@ def find_photo(xml, annotation, photos):
         raise ValueError(f"the photo is missing: {Path(xml).stem} or {said[0]} in {DATASET_FOLDER}")
     top, place = ROOT / DATASET_FOLDER, os.path.dirname(xml)
     mirrored = os.path.normpath(top / os.path.relpath(place, ROOT / (ANNOTATIONS_FOLDER or top)))
-    words = [set(WORDS.findall(text)) for text in (os.path.relpath(place, top), " ".join(said))]
+    texts = os.path.relpath(place, top), " ".join(said)
 
     def rate(photo):  # what counts most comes first
         folder, name = os.path.split(photo)
-        common = [
-            len(some.intersection(WORDS.findall(os.path.relpath(folder, top)))) for some in words
-        ]
+        words = set(re.findall(r"[^\W_]+", os.path.relpath(folder, top)))  # two in train_images
+        common = (len(words.intersection(re.findall(r"[^\W_]+", text))) for text in texts)
         return folder in (place, mirrored), name in map(os.path.basename, said), *common
 
     best, *others = sorted(next(filter(None, found)), key=rate, reverse=True)
@@ -153,7 +145,6 @@ def find_photo(xml, annotation, photos):
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Row = namedtuple("Row", ("path", "width", "height", *CORNERS, "class_name"))
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # not PostScript: it starts a program
-QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def check_photo(file):
@@ -165,8 +156,8 @@ def check_photo(file):
             if photo.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel, save it with 8")
             upright = ImageOps.exif_transpose(photo).convert("RGB").convert("L")
-            # Asked for again, because Pillow turns a TIFF by itself.
-            if photo.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS:
+            # 5 to 8 are quarter turns. Asked for again, because Pillow turns a TIFF by itself.
+            if photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
                 size = size[::-1]
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         reason = "the photo does not decode"
@@ -184,9 +175,8 @@ def read_xml(file):
     try:
         root = ElementTree.fromstring(content)
     except (SyntaxError, ValueError):  # not UTF-8, or GBK as it says: the numbers can be read
-        said = re.match(rb"<\?xml[^>]*encoding=.([\w-]+)", content)
-        encoding = said[1].decode() if said else "utf-8"
-        root = ElementTree.fromstring(content.decode(encoding, errors="replace"))
+        encoding = re.findall(rb"\A<\?xml[^>]*encoding=.([\w-]+)", content) or [b"utf-8"]
+        root = ElementTree.fromstring(content.decode(encoding[0].decode(), errors="replace"))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     if root.tag != "annotation" and root.find("object") is None:
@@ -195,18 +185,10 @@ def read_xml(file):
     return root
 
 
-def read_number(text):
-    """Return the number in a tag's text, which may be 30,5, or NaN."""
-    try:
-        return float(text.replace(",", "."))
-    except (AttributeError, ValueError):  # no tag, or no number
-        return np.nan
-
-
 def read_boxes(objects, size, turn):
     """Return boxes (n, 4) in a photo of this (width, height), turned by EXIF, and faults (n)."""
-    texts = [[item.findtext(f"bndbox/{corner}") for corner in CORNERS] for item in objects]
-    boxes = np.array([[read_number(text) for text in box] for box in texts])
+    texts = [[item.findtext(f"bndbox/{name}") or "nan" for name in CORNERS] for item in objects]
+    boxes = np.char.replace(texts, ",", ".").astype(float)  # some computers write 30,5
     if turn:
         boxes = boxes[:, [1, 0, 3, 2]]
     if turn in (6, 7):
@@ -226,14 +208,14 @@ def read_boxes(objects, size, turn):
 def read_row(photo, annotation):
     """Return the row of an XML's largest object, the photo's thumbnail, and what to count."""
     size, orientation, thumbnail = check_photo(photo)
-    said = [read_number(annotation.findtext(f"size/{side}")) for side in ("width", "height")]
+    said = [annotation.findtext(f"size/{side}") or "0" for side in ("width", "height")]
+    said = [float(text.replace(",", ".")) for text in said]
     # 0 says nothing, a pixel off is labelImg's. Another size: it was drawn on another picture.
-    is_silent = not np.greater(said, 0).all()
-    fits, fits_stored = (is_silent or np.allclose(said, s, 0, 1) for s in (size, size[::-1]))
-    fits_stored = fits_stored and orientation in QUARTER_TURNS
+    fits, fits_stored = (0 in said or np.allclose(said, s, 0, 1) for s in (size, size[::-1]))
+    fits_stored = fits_stored and orientation in (5, 6, 7, 8)
     if not fits and not fits_stored:
         raise ValueError(f"the XML's size is not the upright photo's: {said} and {size}")
-    objects = [(item, item.findtext("name", "").strip()) for item in annotation.iter("object")]
+    objects = [(item, item.findtext("name", "").strip()) for item in annotation.findall("object")]
     objects = [item for item in objects if CLASSES_KEPT is None or item[1] in list(CLASSES_KEPT)]
     if not objects:
         raise ValueError("no <object>, or none of CLASSES_KEPT")
@@ -261,36 +243,28 @@ def read_row(photo, annotation):
 # Augmented copies
 
 
-def create_augmenter():
-    """Return the imgaug sequence that changes a photo and its box."""
-    from imgaug import augmenters as iaa
-
-    zoom = [iaa.Affine(scale=(0.4, 1.6)), iaa.Crop(percent=(0, 0.2))]
-    flip = [iaa.Fliplr(0.5), iaa.Flipud(0.5)]
-    turn = [iaa.Sometimes(0.5, iaa.Affine(rotate=(-45, 45), shear=(-16, 16)))]
-    colour = [iaa.AddToHueAndSaturation((-30, 30)), iaa.Sometimes(0.1, iaa.AddToHue((-255, 255)))]
-    light = [iaa.Multiply((0.8, 1.2), per_channel=0.2), iaa.GaussianBlur((0, 1))]
-    return iaa.Sequential(zoom + flip + turn + colour + light)
-
-
 def augment_photo(row, number, folder):
     """Write the changed copies of one photo into `folder`; return their rows."""
     from imgaug import BoundingBox, BoundingBoxesOnImage
+    from imgaug import augmenters as iaa
 
-    size = (AUGMENTED_SIZE, AUGMENTED_SIZE)
+    size, rows = (AUGMENTED_SIZE, AUGMENTED_SIZE), []
     with Image.open(ROOT / row.path, formats=FORMATS) as photo:
         photo.draft("RGB", size)
         photo = np.asarray(ImageOps.exif_transpose(photo).convert("RGB").resize(size))
     box = BoundingBox(row.xmin, row.ymin, row.xmax, row.ymax)
     boxes = BoundingBoxesOnImage([box], (row.height, row.width)).on(photo)  # scaled
-    augmenter, rows = create_augmenter(), []
+    zoom = [iaa.Affine(scale=(0.4, 1.6)), iaa.Crop(percent=(0, 0.2))]
+    flip = [iaa.Fliplr(0.5), iaa.Flipud(0.5)]
+    turn = [iaa.Sometimes(0.5, iaa.Affine(rotate=(-45, 45), shear=(-16, 16)))]
+    colour = [iaa.AddToHueAndSaturation((-30, 30)), iaa.Sometimes(0.1, iaa.AddToHue((-255, 255)))]
+    light = [iaa.Multiply((0.8, 1.2), per_channel=0.2), iaa.GaussianBlur((0, 1))]
+    augmenter = iaa.Sequential(zoom + flip + turn + colour + light)
     # From SEED and the photo's number, so that it does not matter which thread does it.
     augmenter.seed_(int(np.random.default_rng((SEED, number)).integers(2**31)))
     for index in range(AUGMENTATION_PER_IMAGE):
         copy, (box,) = augmenter(image=photo, bounding_boxes=boxes)
         if box.is_fully_within_image(copy):
-            if AUGMENTATION_DEBUG:
-                copy = box.draw_on_image(copy, size=2)
             name = f"augmented_{number:05d}_{index:02d}.jpg"
             Image.fromarray(copy).save(folder / name, quality=90)
             corners = [round(float(corner), 2) for corner in (box.x1, box.y1, box.x2, box.y2)]
@@ -302,7 +276,7 @@ def augment_photos(rows, folder):
     """Write changed copies of all photos into `folder`; return their rows in a fixed order."""
     folder.mkdir()
     with ThreadPoolExecutor(WORKERS) as executor:  # at Ctrl-C it waits for those being written
-        results = executor.map(augment_photo, rows, range(len(rows)), itertools.repeat(folder))
+        results = executor.map(augment_photo, rows, range(len(rows)), repeat(folder))
         return [row for copies in tqdm(results, "augmenting", len(rows)) for row in copies]
 
 
@@ -311,12 +285,12 @@ def augment_photos(rows, folder):
 
 def read_rows():
     """Return the photos' thumbnails by row, and print what was skipped and why."""
-    files = list_files(os.path.normpath(ROOT / DATASET_FOLDER))
-    more = list_files(os.path.normpath(ROOT / ANNOTATIONS_FOLDER)) if ANNOTATIONS_FOLDER else []
-    photos, rows, taken, errors, counts = {}, {}, {}, {}, Counter()
+    files = list_files(ROOT / DATASET_FOLDER)
+    more = list_files(ROOT / ANNOTATIONS_FOLDER) if ANNOTATIONS_FOLDER else []
+    xmls = {file for file in files + more if file.lower().endswith(".xml")}
+    photos, rows, taken, errors, counts = defaultdict(list), {}, {}, {}, Counter()
     for file in files:
-        photos.setdefault(strip_name(file), []).append(file)
-    xmls = {file for file in (*files, *more) if file.lower().endswith(".xml")}
+        photos[strip_name(file)].append(file)
     # Threads are enough: Pillow decodes outside of Python's lock. At Ctrl-C a pool stops at once.
     with ThreadPool(WORKERS) as pool:
         # First those with a photo of their own name, lest others take it by <filename>.
@@ -338,16 +312,14 @@ def read_rows():
             except (ValueError, OSError) as error:
                 errors[xml] = error
     for xml, error in sorted(errors.items()):
-        print_error(f"skipped {xml}: {error}")
+        print(f"skipped {xml}: {error}", file=sys.stderr)
         counts[f"skipped: {str(error).partition(':')[0]}"] += 1
     without = [file for file in files if file.lower().endswith(ENDINGS) and file not in taken]
-    counts["photos without an XML"] = len(without)
-    for ending, tool in ((".txt", "YOLO"), (".json", "COCO")) if without else ():
-        found = sum(file.endswith(ending) for file in files)
-        counts[f"{ending} files: if they are {tool}'s, export as Pascal VOC"] = found
-    for reason, number in sorted(counts.items()):
-        if number:
-            print(f"{number:8}  {reason}")
+    is_other = without and any(file.endswith((".txt", ".json")) for file in files)
+    advice = " (of YOLO's .txt, COCO's .json? Export as Pascal VOC)" if is_other else ""
+    counts[f"photos without an XML{advice}"] = len(without)
+    for reason, number in sorted((+counts).items()):  # + drops zeros
+        print(f"{number:8}  {reason}")
     if not xmls:
         sys.exit(f"No XML below {DATASET_FOLDER}: label with labelImg, or export as Pascal VOC.")
     return rows
@@ -359,11 +331,10 @@ def split_by_groups(rows):
     groups = [match.group(1) if match else row.path for row, match in zip(rows, matches)]
     if not 1 < len(set(groups)) < len(rows):
         sys.exit(f"GROUP_FROM finds {len(set(groups))} groups in {len(rows)} photos: edit it.")
-    names = {row.class_name for row in rows}
 
-    def rate(split):  # classes that one side lacks, then photos too many or too few
-        lacking = [names - {rows[index].class_name for index in side} for side in split]
-        return sum(map(len, lacking)), abs(len(split[0]) - SPLIT_RATIO * len(rows))
+    def rate(split):  # classes on one side only, then photos too many or too few
+        first, second = ({rows[index].class_name for index in side} for side in split)
+        return len(first ^ second), abs(len(split[0]) - SPLIT_RATIO * len(rows))
 
     draws = GroupShuffleSplit(100, test_size=1 - SPLIT_RATIO, random_state=SEED)
     best = min(draws.split(rows, groups=groups), key=rate)
@@ -391,22 +362,20 @@ def split_at_random(rows):
 
 def split_rows(rows):
     """Return training and validation rows, sorted."""
-    sides = {"train": [], "valid": [], "val": [], "test": [], "": []}
+    sides = defaultdict(list)
     for row in rows:
-        folders = row.path.lower().split("/")[:-1]
-        sides[next((folder for folder in folders if folder in sides), "")].append(row)
-    training, validation = sides["train"], sides["valid"] + sides["val"] or sides["test"]
+        folder = re.search(r"/(train|val|test)(id|idation|ing)?/", f"/{row.path.lower()}")
+        sides[folder and folder[1]].append(row)
+    training, validation = sides["train"], sides["val"] or sides["test"]
     if SPLIT_FROM_FOLDERS:
         print(f"{len(rows) - len(training) - len(validation):8}  photos of other folders left out")
     else:
         if training and validation:
-            print(
-                "Folders train and valid, val or test: SPLIT_FROM_FOLDERS = True keeps that split."
-            )
+            print("To keep the split of folders train and val or test: SPLIT_FROM_FOLDERS = True")
         training, validation = (split_by_groups if GROUP_FROM else split_at_random)(rows)
     names = {row.class_name for row in training}
     for name in sorted(names ^ {row.class_name for row in validation}):
-        print_error(f"warning: class {name} is only trained on, or left out of the validation.")
+        print(f"warning: class {name} is on one side of the split only.", file=sys.stderr)
     validation = [row for row in validation if row.class_name in names]
     if not validation:
         sys.exit(f"No class has two usable photos in {DATASET_FOLDER}: the lines above say why.")
@@ -420,11 +389,9 @@ def warn_of_copies(training, validation, thumbnails):
     alike = (likeness.max(axis=1) > 0.9).sum()  # half of a film's are above 0.95
     if alike > 0.05 * len(validation):
         row, column = np.unravel_index(likeness.argmax(), likeness.shape)
-        example = f"{validation[row].path} and {training[column].path}"
-        start = (
-            f"warning: {alike} of {len(validation)} validation photos look like a training photo"
-        )
-        print_error(f"{start} ({example}): the IoU will be too high. See GROUP_FROM.")
+        pair = f"{validation[row].path} and {training[column].path}"
+        text = f"{alike} of {len(validation)} validation photos look like a training photo ({pair})"
+        print(f"warning: {text}: the IoU will be too high. See GROUP_FROM.", file=sys.stderr)
 
 
 def write_csv(file, rows, class_ids):
