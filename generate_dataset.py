@@ -11,9 +11,7 @@ import sys
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        sys.exit(
-            "generate_dataset.py takes no arguments: edit its constants, DATASET_FOLDER first."
-        )
+        sys.exit("generate_dataset.py takes no arguments: edit DATASET_FOLDER and what is below.")
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
 
 import csv
@@ -87,8 +85,11 @@ def get_dataset():
                 shutil.move(f"{folder}/{source}", target)
 
 
-# Which photo belongs to an XML
+# Photos and their XMLs
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+Row = namedtuple("Row", ("path", "width", "height", *CORNERS, "class_name"))
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # not PostScript: it starts a program
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic")
 
 
@@ -115,11 +116,8 @@ def strip_name(path):
 
 
 def find_photo(xml, annotation, photos):
-    """Return an XML's photo, of those by name, and whether its <filename> is another one.
-
-    An XML is renamed with its photo, not what it says: its own name counts before <filename>, this
-    before <path>. Of several photos the one in the most similar folder is taken.
-    """
+    """Return an XML's photo, of those by name, and whether its <filename> is another one."""
+    # An XML is renamed with its photo, not what it says, so that its own name counts first.
     said = [annotation.findtext(tag, "").strip().replace("\\", "/") for tag in ("filename", "path")]
     found = [photos.get(strip_name(name), []) for name in (Path(xml).stem, *said)]
     if not any(found):
@@ -138,13 +136,6 @@ def find_photo(xml, annotation, photos):
     if others and rate(best) == rate(others[0]):
         raise ValueError(f"photos of one name, none nearer to the XML: {best}, {others[0]}")
     return best, bool(found[1]) and best not in found[1]
-
-
-# One photo and its XML
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-Row = namedtuple("Row", ("path", "width", "height", *CORNERS, "class_name"))
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # not PostScript: it starts a program
 
 
 def check_photo(file):
@@ -190,11 +181,9 @@ def read_boxes(objects, size, turn):
     texts = [[item.findtext(f"bndbox/{name}") or "nan" for name in CORNERS] for item in objects]
     boxes = np.char.replace(texts, ",", ".").astype(float)  # some computers write 30,5
     if turn:
-        boxes = boxes[:, [1, 0, 3, 2]]
-    if turn in (6, 7):
-        boxes[:, [0, 2]] = size[0] - boxes[:, [2, 0]]
-    if turn in (7, 8):
-        boxes[:, [1, 3]] = size[1] - boxes[:, [3, 1]]
+        boxes = boxes[:, [1, 0, 3, 2]]  # x is y, from the other side where a flip is part of it
+        for axis in {5: (), 6: (0,), 7: (0, 1), 8: (1,)}[turn]:
+            boxes[:, [axis, axis + 2]] = size[axis] - boxes[:, [axis + 2, axis]]
     is_outside = (boxes < -1) | (boxes > np.add((*size, *size), 1))  # some tools count from 1
     clipped = boxes.clip(0, (*size, *size)).round(2)
     faults = {  # the first that is true
@@ -228,13 +217,11 @@ def read_row(photo, annotation):
         notes.append("photos with several objects: the largest is taken")
     if orientation in (2, 3, 4) or (fits and fits_stored):
         notes.append("photos are turned by EXIF and their XMLs do not say whether the boxes are")
-    name = objects[areas.argmax()][1]
-    if CLASS_FROM == "filename":
-        name = Path(photo).stem.rpartition("_")[0]  # Bengal_12: Bengal
-    if not name:
-        raise ValueError(f"no class by CLASS_FROM = {CLASS_FROM!r}: see there for the other choice")
-    if "\ufffd" in name:
-        raise ValueError(f"the XML is not UTF-8, save it as that: class {name}")
+    name = Path(photo).stem.rpartition("_")[0]  # Bengal_12: Bengal
+    if CLASS_FROM == "object":
+        name = objects[areas.argmax()][1]
+    if not name or "\ufffd" in name:  # that is where an XML is not UTF-8
+        raise ValueError(f"no class, or not in UTF-8, by CLASS_FROM = {CLASS_FROM!r}: {name}")
     path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
     path.encode()  # raises for a name that is no UTF-8, which the CSV could not hold
     return Row(path, *size, *boxes[areas.argmax()].tolist(), name), thumbnail, notes
@@ -328,9 +315,9 @@ def read_rows():
 def split_by_groups(rows):
     """Return training and validation rows of other groups: the best of 100 draws."""
     matches = [re.search(GROUP_FROM, row.path) for row in rows]
-    groups = [match.group(1) if match else row.path for row, match in zip(rows, matches)]
+    groups = [match[1] if match else row.path for row, match in zip(rows, matches)]
     if not 1 < len(set(groups)) < len(rows):
-        sys.exit(f"GROUP_FROM finds {len(set(groups))} groups in {len(rows)} photos: edit it.")
+        sys.exit(f"GROUP_FROM finds {len(set(groups))} group(s) in {len(rows)} photos: edit it.")
 
     def rate(split):  # classes on one side only, then photos too many or too few
         first, second = ({rows[index].class_name for index in side} for side in split)
@@ -364,7 +351,10 @@ def split_rows(rows):
     """Return training and validation rows, sorted."""
     sides = defaultdict(list)
     for row in rows:
-        folder = re.search(r"/(train|val|test)(id|idation|ing)?/", f"/{row.path.lower()}")
+        folder = re.search(
+            r"/(train|val|test)(id|idation|ing)?/",
+            "/" + row.path.removeprefix(DATASET_FOLDER).lower(),
+        )
         sides[folder and folder[1]].append(row)
     training, validation = sides["train"], sides["val"] or sides["test"]
     if SPLIT_FROM_FOLDERS:
@@ -378,7 +368,7 @@ def split_rows(rows):
         print(f"warning: class {name} is on one side of the split only.", file=sys.stderr)
     validation = [row for row in validation if row.class_name in names]
     if not validation:
-        sys.exit(f"No class has two usable photos in {DATASET_FOLDER}: the lines above say why.")
+        sys.exit(f"Too few usable photos to split in {DATASET_FOLDER}: the lines above say why.")
     return sorted(training), sorted(validation)
 
 
@@ -408,8 +398,8 @@ def main():
     """Make all in a temporary folder, and replace what is there when it is whole."""
     photos = ROOT / DATASET_FOLDER
     if not photos.is_dir():
-        links = [path for path in (photos, *photos.parents) if path.is_symlink()]
-        if photos.exists() or links or not DOWNLOAD or not ANNOTATIONS_FOLDER:
+        is_there = photos.exists() or any(path.is_symlink() for path in (photos, *photos.parents))
+        if is_there or not DOWNLOAD or ANNOTATIONS_FOLDER in (None, DATASET_FOLDER):
             sys.exit(f"{photos} is no folder: set DATASET_FOLDER. A link? Is its disk mounted?")
         get_dataset()
     augmented = ROOT / AUGMENTED_FOLDER

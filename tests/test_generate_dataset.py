@@ -21,7 +21,7 @@ import pytest
 from PIL import ExifTags, Image, ImageDraw
 
 from conftest import edit, message_of
-from draw_pets import BREEDS, draw_dataset, write_xml
+from draw_pets import BREEDS, draw_dataset, draw_pet, write_xml
 
 SIZE, BOX = (100, 80), (10, 20, 60, 70)  # of add_pet's photo
 CSVS = ("train.csv", "validation.csv")
@@ -182,7 +182,7 @@ OTHER_SIZE = "the XML's size is not the upright photo's"
         ("<xmin>10.*70<", "<xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1<", TOO_SMALL),
         ("<xmin>10<", "<xmin>-1.1<", OUTSIDE),
         ("<width>100<", "<width>200<", OTHER_SIZE),  # the box fits, but on another picture
-        ("<name>cat<", "<name> <", "no class by CLASS_FROM = 'object'"),
+        ("<name>cat<", "<name> <", "no class, or not in UTF-8, by CLASS_FROM = 'object'"),
         ("<name>cat<", "<name>dog<", "no <object>, or none of CLASSES_KEPT"),
     ],
 )
@@ -317,6 +317,82 @@ def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, va
     assert {row.class_name for row in training} == set(counts)
     assert Counter(row.class_name for row in validation) == validation_counts
     assert ("class cat is" in capsys.readouterr().err) == (counts["cat"] == 1)
+
+
+def draw_films(project):
+    """Draw three photos, and of each a film of frames that differ by a shift and noise."""
+    random = np.random.default_rng(0)
+    for film in range(3):
+        photo = np.asarray(draw_pet(random, "Amber_Cat", 200, 150)[0])
+        for frame in range(8):
+            noise = random.normal(0, 8, photo.shape)
+            image = np.clip(np.roll(photo, frame, 1) + noise, 0, 255).astype("uint8")
+            image = Image.fromarray(image).resize(SIZE)
+            add_pet(project, f"film{film}_{'aabbbbbb'[frame]}_{frame}", image=image)
+
+
+def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
+    draw_films(project)
+    generate_dataset.CLASS_FROM = "object"
+    generate_dataset.main()
+    (line,) = re.findall("warning: .*", capsys.readouterr().err)
+    assert re.match(r"warning: 5 of 5 validation photos look like a training photo \(.*film", line)
+    generate_dataset.GROUP_FROM = r"/film(\d)"
+    written = set()
+    for _ in range(2):
+        generate_dataset.main()
+        assert "warning" not in capsys.readouterr().err
+        training, validation = ({row["path"][:12] for row in rows} for rows in read_csvs(project))
+        assert (len(training), len(validation), len(training & validation)) == (2, 1, 0)
+        written.add((project / "train.csv").read_bytes())
+    assert len(written) == 1
+    for pattern in ("/film()", "nothing"):
+        generate_dataset.GROUP_FROM = pattern
+        assert "GROUP_FROM finds" in message_of(generate_dataset.main)
+
+
+def test_different_photos_are_not_told_of(pets, generate_dataset, capsys):
+    generate_dataset.main()
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_leave_classes_on_both_sides(generate_dataset, seed):
+    groups = {"a": "cat " * 9 + "dog", "b": "cat dog", "c": "dog", "d": "cat", "e": "dog dog"}
+    rows = [
+        generate_dataset.Row(f"{group}/{index}", *SIZE, *BOX, name)
+        for group, names in groups.items()
+        for index, name in enumerate(names.split())
+    ]
+    generate_dataset.GROUP_FROM, generate_dataset.SEED = "(.)/", seed
+    training, validation = generate_dataset.split_rows(rows)
+    assert sorted(training + validation) == sorted(rows)
+    assert not {row.path[0] for row in training} & {row.path[0] for row in validation}
+    for side in (training, validation):
+        assert {row.class_name for row in side} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("names", ["train valid test", "Train val other", "train test other"])
+def test_split_from_folders(project, generate_dataset, capsys, names):
+    first, second, third = names.split()
+    for index, folder in enumerate([first] * 6 + [second] * 2 + [third]):
+        add_pet(project, f"{folder}/Amber_Cat_{index}")
+    generate_dataset.main()
+    assert "SPLIT_FROM_FOLDERS = True" in capsys.readouterr().out
+    generate_dataset.SPLIT_FROM_FOLDERS = True
+    generate_dataset.main()
+    training, validation = read_csvs(project)
+    assert {row["path"].split("/")[1] for row in training} == {first} and len(training) == 6
+    assert {row["path"].split("/")[1] for row in validation} == {second} and len(validation) == 2
+    assert "       1  photos of other folders left out" in capsys.readouterr().out
+
+
+def test_classes_that_differ_in_capitals(project, generate_dataset, capsys):
+    for index, name in enumerate(["Dog", "dog", "cat"] * 2):
+        add_pet(project, f"{name}_{index}")
+    generate_dataset.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines if "also spelled otherwise" in line] == ["Dog", "dog"]
 
 
 # Augmentation
@@ -475,8 +551,10 @@ def test_no_folder_is_no_download(project, generate_dataset):
     for folder in ("images", "disk/photos", "file"):
         generate_dataset.DATASET_FOLDER = folder
         assert "is no folder" in message_of(generate_dataset.main)
-    generate_dataset.DATASET_FOLDER, generate_dataset.DOWNLOAD = "typo", False
-    assert "typo is no folder: set DATASET_FOLDER" in message_of(generate_dataset.main)
+    generate_dataset.DATASET_FOLDER = "typo"
+    for annotations, download in ((None, True), ("typo", True), ("annotations/xmls", False)):
+        generate_dataset.ANNOTATIONS_FOLDER, generate_dataset.DOWNLOAD = annotations, download
+        assert "typo is no folder: set DATASET_FOLDER" in message_of(generate_dataset.main)
     assert files_in(project) == before
 
 
@@ -519,7 +597,7 @@ def test_arguments_are_refused(few_pets):
     for argument in ("--help", "my_photos"):
         done = run_script(few_pets, argument)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert "takes no arguments: edit its constants, DATASET_FOLDER" in done.stderr
+        assert "takes no arguments: edit DATASET_FOLDER" in done.stderr
 
 
 def test_ctrl_c_while_packages_load(few_pets):

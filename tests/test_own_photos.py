@@ -171,7 +171,10 @@ ODD_XMLS = {  # file: its content, and its row's class or what is said
     "namespace": (VOC.replace("<annotation ", "<annotation xmlns='http://voc' ").encode(), "é"),
     "UTF-16": (VOC.replace("utf-8", "utf-16").encode("utf-16"), "é"),
     "Latin-1": (VOC.replace("utf-8", "latin-1").encode("latin-1"), "é"),
-    "Latin-1 without a declaration": (VOC.partition("\n")[2].encode("latin-1"), "is not UTF-8"),
+    "Latin-1 without a declaration": (
+        VOC.partition("\n")[2].encode("latin-1"),
+        "no class, or not in UTF-8",
+    ),
     "GBK": (VOC.replace("utf-8", "gbk").replace("é", "猫").encode("gbk"), "猫"),
     "GBK in <path>": (VOC.replace("é", "cat").replace("<path>", "<path>猫").encode("gbk"), "cat"),
     "CVAT's own": (CVAT.encode(), "this is CVAT's own XML, export as Pascal VOC"),
