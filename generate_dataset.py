@@ -301,7 +301,9 @@ def read_rows():
     for xml, error in sorted(errors.items()):
         print(f"skipped {xml}: {error}", file=sys.stderr)
         counts[f"skipped: {str(error).partition(':')[0]}"] += 1
-    without = [file for file in files if file.lower().endswith(ENDINGS) and file not in taken]
+    failed = {strip_name(xml[:-4]) for xml in errors}
+    without = [file for file in files if file not in taken and strip_name(file) not in failed]
+    without = [file for file in without if file.lower().endswith(ENDINGS)]
     is_other = without and any(file.endswith((".txt", ".json")) for file in files)
     advice = " (of YOLO's .txt, COCO's .json? Export as Pascal VOC)" if is_other else ""
     counts[f"photos without an XML{advice}"] = len(without)
