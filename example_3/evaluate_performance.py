@@ -94,18 +94,22 @@ def predict_grid(model, photo, window):
 def look(model, photo):
     """Return the first look's grid, and of each object what the looks find, the surest first.
 
-    That is: its boxes (LOOKS, 4) in shares of the photo's sides, the last window and its grid.
+    That is: its boxes (LOOKS, 4) in shares of the photo's sides, the last window and its grid, and
+    the agreement (IoU) of the last two boxes: 0 if the object was not found again.
     """
     first_grid, objects = predict_grid(model, photo, WHOLE_PHOTO), []
     for box in window_to_photo(find_boxes(first_grid), WHOLE_PHOTO):
         boxes, window, grid = [clip_to_photo(box)], WHOLE_PHOTO, first_grid
+        agreement = math.nan  # of a single look
         for _ in range(LOOKS - 1):
             window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
             grid = predict_grid(model, photo, window)
             found = window_to_photo(find_boxes(grid), window)
             overlaps = [overlap(boxes[-1], other) for other in found]  # there may be neighbours
-            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if overlaps else boxes[-1])
-        objects.append((np.stack(boxes), window, grid))
+            agreement = max(overlaps, default=0)
+            # Not found again, or only something beside it, it keeps its box.
+            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if agreement else boxes[-1])
+        objects.append((np.stack(boxes), window, grid, agreement))
     return first_grid, objects
 
 
@@ -145,10 +149,9 @@ def find_objects(model, paths, true_boxes=None):
         first_grid, objects = look(model, photo)
         start = {"path": path, "width": photo.width, "height": photo.height}
         rows = []
-        for boxes, _, _ in objects:
+        for boxes, _, _, agreement in objects:
             row = start | dict(zip(CORNERS, to_pixels(boxes[-1], photo)))
-            row["agreement"] = overlap(boxes[-2], boxes[-1]) if LOOKS > 1 else math.nan
-            rows.append(row)
+            rows.append(row | {"agreement": agreement})
         if not rows:  # nothing found
             rows = [start | dict.fromkeys(CORNERS) | {"agreement": 0}]
         if true_boxes is not None:
@@ -162,7 +165,7 @@ def add_truth(row, true_box, photo, first_grid, objects):
     row["first_iou"], row["iou"] = 0, 0
     row["first_dice"] = row["dice"] = overlap_of_grids(true_box, WHOLE_PHOTO, first_grid)
     if objects:
-        boxes, window, grid = objects[0]
+        boxes, window, grid, _ = objects[0]
         row["first_iou"], row["iou"] = overlap(true_box, boxes[0]), overlap(true_box, boxes[-1])
         row["dice"] = overlap_of_grids(true_box, window, grid)
 
