@@ -64,16 +64,22 @@ def load_model():
 # Looking closer
 
 
+def look_once(model, photo, window):
+    """Return the box (4,) in a window of a photo. Its sides are not above 0 if there is none."""
+    windows = np.asarray(cut_window(photo, window))[None]
+    return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
+
+
 def look(model, photo):
-    """Return the boxes (LOOKS, 4) that the looks at a photo find, in shares of its sides."""
-    boxes, window = [WHOLE_PHOTO], WHOLE_PHOTO
+    """Return the boxes (LOOKS, 4) that the looks find, and how well the last two agree."""
+    boxes, last, window = [], WHOLE_PHOTO, WHOLE_PHOTO
     for _ in range(LOOKS):
-        predicted = model.predict_on_batch(np.asarray(cut_window(photo, window))[None])[0]
-        boxes.append(clip_to_photo(window_to_photo(predicted, window)))
-        if not (boxes[-1][2:] > 0).all():  # lost: nothing of the box is in the photo
-            boxes[-1] = boxes[-2]
-        window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
-    return np.stack(boxes[1:])
+        box = look_once(model, photo, window)
+        agreement = overlap(last, box)  # 0 if the network got lost; then the last box stays
+        last = box if (box[2:] > 0).all() else last
+        boxes.append(last)
+        window = last * (1, 1, 1.5, 1.5)  # around the box
+    return np.stack(boxes), agreement
 
 
 def clip_to_photo(box):
@@ -102,10 +108,10 @@ def find_objects(model, paths, true_boxes=None):
         except OSError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        boxes = look(model, photo)
+        boxes, agreement = look(model, photo)
         row = {"path": path, "width": photo.width, "height": photo.height}
         row |= zip(CORNERS, to_pixels(boxes[-1], photo))
-        row["agreement"] = overlap(boxes[-2], boxes[-1]) if LOOKS > 1 else math.nan
+        row["agreement"] = agreement if LOOKS > 1 else math.nan
         if true_boxes is not None:
             true_box = true_boxes[index]
             row |= zip(TRUE_CORNERS, to_pixels(true_box, photo))
@@ -142,14 +148,14 @@ def draw_picture(photo, row):
         draw.rectangle([row[name] for name in TRUE_CORNERS], outline=GREEN, width=line_width)
         label += f"\nIoU {row['iou']:.2f}"
     draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
-    font = ImageFont.load_default(max(12, max(photo.size) // 16))
+    font = ImageFont.load_default(max(12, min(photo.size) // 12))
     draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 
 def save_picture(photo, row, index):
     """Save a picture in predictions/, the doubtful ones first in the alphabet; return its name."""
     # A file's name has up to 255 bytes; a letter may have four.
-    stem = row["path"].stem.encode()[:100].decode(errors="ignore")
+    stem = row["path"].stem.encode(errors="replace")[:100].decode(errors="ignore")
     name = f"{row['agreement']:.2f}_{index:05d}_{stem}.jpg"
     try:
         photo.save(FOLDER / "predictions" / name, quality=95)
@@ -181,15 +187,16 @@ def delete_older_pictures():
         (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)
 
 
-def list_photos(names):
-    """Return the paths of the photos that names are: of photos, folders or patterns."""
+def list_photos(names, folder):
+    """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
     files = []
     for name in names:
-        pattern = glob.escape(name) if Path(name).exists() else name  # a [ may be in a name
-        pattern = f"{pattern}/*" if Path(name).is_dir() else pattern
-        files.extend(Path(file) for file in sorted(glob.glob(pattern)) if Path(file).is_file())
+        pattern = glob.escape(name) if (folder / name).exists() else name  # a [ may be in a name
+        pattern = f"{pattern}/*" if (folder / name).is_dir() else pattern
+        files.extend(folder / file for file in sorted(glob.glob(pattern, root_dir=folder)))
+    files = [file for file in files if file.is_file()]
     if not files:
-        sys.exit(f"{names} names no photo, seen from {Path.cwd()}.")
+        sys.exit(f"{names} names no photo, seen from {folder.resolve()}.")
     if any(FOLDER / "predictions" in file.resolve().parents for file in files):
         sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
     return files
@@ -198,10 +205,10 @@ def list_photos(names):
 def main(names=()):
     """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
     model = load_model()
-    if not names and IMAGES is not None:
-        names = [str(ROOT / IMAGES)]
     if names:
-        photos = [list_photos(names)]
+        photos = [list_photos(names, Path())]
+    elif IMAGES is not None:
+        photos = [list_photos([str(IMAGES)], ROOT)]
     else:
         rows = [row for _, row in find_objects(model, *read_csv(train_model.TRAIN_CSV))]
         print_figures(train_model.TRAIN_CSV, rows)
@@ -218,11 +225,12 @@ def main(names=()):
     if not rows:
         sys.exit("None of the photos can be read.")
     rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
-    with open(FOLDER / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with open(FOLDER / "predictions.csv", "w", **options) as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    if names:
+    if len(photos) == 1:  # paths, and no boxes
         for row in rows:
             box = [row[name] for name in CORNERS]
             print(f"{row['path']}: box {box}, agreement {row['agreement']:.2f}")

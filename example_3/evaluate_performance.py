@@ -94,22 +94,20 @@ def predict_grid(model, photo, window):
 def look(model, photo):
     """Return the first look's grid, and of each object what the looks find, the surest first.
 
-    That is: its boxes (LOOKS, 4) in shares of the photo's sides, the last window and its grid, and
-    the agreement (IoU) of the last two boxes: 0 if the object was not found again.
+    That is: its boxes (LOOKS, 4) in shares of the photo's sides, how well the last two agree, the
+    last window and its grid.
     """
     first_grid, objects = predict_grid(model, photo, WHOLE_PHOTO), []
     for box in window_to_photo(find_boxes(first_grid), WHOLE_PHOTO):
-        boxes, window, grid = [clip_to_photo(box)], WHOLE_PHOTO, first_grid
-        agreement = math.nan  # of a single look
+        boxes, window, grid, agreement = [clip_to_photo(box)], WHOLE_PHOTO, first_grid, math.nan
         for _ in range(LOOKS - 1):
             window = boxes[-1] * (1, 1, 1.5, 1.5)  # around the box
             grid = predict_grid(model, photo, window)
             found = window_to_photo(find_boxes(grid), window)
             overlaps = [overlap(boxes[-1], other) for other in found]  # there may be neighbours
-            agreement = max(overlaps, default=0)
-            # Not found again, or only something beside it, it keeps its box.
-            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if agreement else boxes[-1])
-        objects.append((np.stack(boxes), window, grid, agreement))
+            agreement = max(overlaps, default=0)  # 0: got lost, and the last box stays
+            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if overlaps else boxes[-1])
+        objects.append((np.stack(boxes), agreement, window, grid))
     return first_grid, objects
 
 
@@ -149,9 +147,10 @@ def find_objects(model, paths, true_boxes=None):
         first_grid, objects = look(model, photo)
         start = {"path": path, "width": photo.width, "height": photo.height}
         rows = []
-        for boxes, _, _, agreement in objects:
+        for boxes, agreement, _, _ in objects:
             row = start | dict(zip(CORNERS, to_pixels(boxes[-1], photo)))
-            rows.append(row | {"agreement": agreement})
+            row["agreement"] = agreement
+            rows.append(row)
         if not rows:  # nothing found
             rows = [start | dict.fromkeys(CORNERS) | {"agreement": 0}]
         if true_boxes is not None:
@@ -165,7 +164,7 @@ def add_truth(row, true_box, photo, first_grid, objects):
     row["first_iou"], row["iou"] = 0, 0
     row["first_dice"] = row["dice"] = overlap_of_grids(true_box, WHOLE_PHOTO, first_grid)
     if objects:
-        boxes, window, grid, _ = objects[0]
+        boxes, _, window, grid = objects[0]
         row["first_iou"], row["iou"] = overlap(true_box, boxes[0]), overlap(true_box, boxes[-1])
         row["dice"] = overlap_of_grids(true_box, window, grid)
 
@@ -206,14 +205,14 @@ def draw_picture(photo, rows, grid):
         if row["xmin"] is not None:
             width = 2 * line_width if row is rows[0] else line_width
             draw.rectangle([row[name] for name in CORNERS], outline=RED, width=width)
-    font = ImageFont.load_default(max(12, max(photo.size) // 16))
+    font = ImageFont.load_default(max(12, min(photo.size) // 12))
     draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 
 def save_picture(photo, row, index):
     """Save a picture in predictions/, the doubtful ones first in the alphabet; return its name."""
     # A file's name has up to 255 bytes; a letter may have four.
-    stem = row["path"].stem.encode()[:100].decode(errors="ignore")
+    stem = row["path"].stem.encode(errors="replace")[:100].decode(errors="ignore")
     name = f"{row['agreement']:.2f}_{index:05d}_{stem}.jpg"
     try:
         photo.save(FOLDER / "predictions" / name, quality=95)
@@ -245,15 +244,16 @@ def delete_older_pictures():
         (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)
 
 
-def list_photos(names):
-    """Return the paths of the photos that names are: of photos, folders or patterns."""
+def list_photos(names, folder):
+    """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
     files = []
     for name in names:
-        pattern = glob.escape(name) if Path(name).exists() else name  # a [ may be in a name
-        pattern = f"{pattern}/*" if Path(name).is_dir() else pattern
-        files.extend(Path(file) for file in sorted(glob.glob(pattern)) if Path(file).is_file())
+        pattern = glob.escape(name) if (folder / name).exists() else name  # a [ may be in a name
+        pattern = f"{pattern}/*" if (folder / name).is_dir() else pattern
+        files.extend(folder / file for file in sorted(glob.glob(pattern, root_dir=folder)))
+    files = [file for file in files if file.is_file()]
     if not files:
-        sys.exit(f"{names} names no photo, seen from {Path.cwd()}.")
+        sys.exit(f"{names} names no photo, seen from {folder.resolve()}.")
     if any(FOLDER / "predictions" in file.resolve().parents for file in files):
         sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
     return files
@@ -262,10 +262,10 @@ def list_photos(names):
 def main(names=()):
     """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
     model = load_model()
-    if not names and IMAGES is not None:
-        names = [str(ROOT / IMAGES)]
     if names:
-        photos = [list_photos(names)]
+        photos = [list_photos(names, Path())]
+    elif IMAGES is not None:
+        photos = [list_photos([str(IMAGES)], ROOT)]
     else:
         rows = [rows[0] for _, rows, _ in find_objects(model, *read_csv(train_model.TRAIN_CSV))]
         print_figures(train_model.TRAIN_CSV, rows)
@@ -284,11 +284,12 @@ def main(names=()):
         sys.exit("None of the photos can be read.")
     for some_rows in (rows, all_rows):
         some_rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
-    with open(FOLDER / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with open(FOLDER / "predictions.csv", "w", **options) as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(all_rows)
-    if names:
+    if len(photos) == 1:  # paths, and no boxes
         for row in all_rows:
             box = [row[name] for name in CORNERS]
             print(f"{row['path']}: box {box}, agreement {row['agreement']:.2f}")

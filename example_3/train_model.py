@@ -16,6 +16,7 @@ import signal
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
 
+import contextlib
 import csv
 import math
 import os
@@ -129,7 +130,8 @@ def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
     closest, widest = 1.2 * size, 1.3
-    scale = closest * (widest / closest) ** rng.uniform()  # every scale is as likely as its double
+    # Every scale between, close-ups and wide windows more often: those are what evaluation needs.
+    scale = closest * (widest / closest) ** rng.beta(0.5, 0.5)
     side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
@@ -270,7 +272,6 @@ def grid_loss(y_true, y_pred):
 def main():
     """Train, save the model after each epoch and draw the curves."""
     keras.utils.set_random_seed(SEED)
-    lock = lock_folder()
     training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
     validation = PhotoDataset(*read_csv(VALIDATION_CSV))
     model = create_model_or_exit()
@@ -299,7 +300,6 @@ def main():
     )
     draw_curves()
     print(f"Next: python {FOLDER.name}/evaluate_performance.py")
-    lock.close()
 
 
 # Housekeeping: here the lesson is over.
@@ -312,8 +312,8 @@ class SaveModel(keras.callbacks.Callback):
         self.start, self.trained = time.time(), 0
 
     def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            sys.exit(f"The loss is {logs['loss']}: lower LEARNING_RATE, and look at batch.jpg.")
+        if not math.isfinite(logs["loss"] + logs["val_loss"]):
+            sys.exit("The loss is no number: lower LEARNING_RATE, and look at batch.jpg.")
         unfinished = FOLDER / "model.unfinished.keras"
         self.model.save(unfinished)
         unfinished.replace(FOLDER / "model.keras")
@@ -324,11 +324,11 @@ class SaveModel(keras.callbacks.Callback):
 
 def lock_folder():
     """Return a lock against a second training here; it ends with the process, however that ends."""
-    lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
     try:
+        lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
-        sys.exit(f"Another training runs in {FOLDER}: wait for it, or stop it.")
+    except sqlite3.OperationalError as error:
+        sys.exit(f"Does another training run in {FOLDER}? Wait for it, or stop it. ({error})")
     return lock
 
 
@@ -372,6 +372,8 @@ def keep_older_training():
         return
     end = datetime.fromtimestamp(files[0].stat().st_mtime)
     older = FOLDER / f"{end:%Y-%m-%d_%H-%M-%S}"
+    while older.exists():  # the model was moved back from there
+        older = older.with_name(f"{older.name}_again")
     older.mkdir()
     for file in files:
         file.rename(older / file.name)
@@ -395,6 +397,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         sys.exit("train_model.py takes no arguments: edit the constants at its top.")
     try:
-        main()
+        with contextlib.closing(lock_folder()):
+            main()
     except OSError as error:
         sys.exit(f"train_model.py: {error}")

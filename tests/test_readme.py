@@ -1,26 +1,33 @@
-"""Every command and block in README.md runs, in its order, and leaves what the README promises.
+"""Every command and block of the pages runs, in its order, and leaves what the page promises.
 
 The blocks are run in a copy of the scripts with drawn pets and constants for short trainings. A
-block that only sets constants is an edit of the scripts. tests/test_recipes.py runs the diffs.
+block that only sets constants is an edit of the scripts. tests/test_recipes.py runs the recipes.
 """
 
 import ast
+import csv
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageSequence
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
 
 import draw_pets
 from conftest import edit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+NAMES = ["README.md", *(f"example_{n}/README.md" for n in "123"), "tests/README.md"]
+PAGES = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in NAMES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TEXT = BLOCK.sub("", README)
-CODE = [*re.findall(r"`([^`]+)`", TEXT), *(block for _, block in BLOCK.findall(README))]
+TEXTS = {name: BLOCK.sub("", page) for name, page in PAGES.items()}
+BLOCKS = [block for name in NAMES for block in BLOCK.findall(PAGES[name])]
+CODE = [code for text in TEXTS.values() for code in re.findall(r"`([^`]+)`", text)]
+CODE += [block for _, block in BLOCKS]
 SCRIPTS = ["generate_dataset.py"]
 SCRIPTS += [
     f"example_{n}/{name}.py" for n in "123" for name in ("train_model", "evaluate_performance")
@@ -33,13 +40,14 @@ NOT_RUN = {  # command: why
     "make results": "trains for hours; tests/test_recipes.py does it for seconds",
 }
 MODEL = ("model.keras", "log.csv", "curves.png", "batch.jpg")
-PICTURES = ("predictions/*.jpg", "predictions.png")
+PICTURES = ("predictions/*.jpg", "predictions.png", "predictions.csv")
 LEAVES = {
     "python generate_dataset.py": ("train.csv", "validation.csv"),
     "python example_1/train_model.py": [f"example_1/{name}" for name in MODEL],
     "python example_1/evaluate_performance.py": [f"example_1/{name}" for name in PICTURES],
 }
-SHORT = {"EPOCHS": 1, "WEIGHTS": None, "ALPHA": 0.35, "IMAGE_SIZE": 96, "CELLS": 12, "WORKERS": 2}
+SHORT = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 16, "WEIGHTS": None, "ALPHA": 0.35, "WORKERS": 2}
+FRAMES = 5  # of the film
 
 
 def prepare(folder):
@@ -51,9 +59,14 @@ def prepare(folder):
         file.rename(folder / "my_photos" / file.name)
     for name, value in SHORT.items():
         assert sum(edit(folder / script, **{name: value}) for script in SCRIPTS)
-    film = [Image.open(file).resize((120, 90)) for file in sorted(folder.glob("images/*.jpg"))[:3]]
-    film[0].save(folder / "film.gif", save_all=True, append_images=film[1:], duration=[40, 80, 120])
-    film[0].save(folder / "photo.jpg")
+    photos = [Image.open(file).resize((120, 90)) for file in sorted(folder.glob("images/*.jpg"))]
+    photos[0].save(folder / "photo.jpg")
+    (folder / "holiday").mkdir()
+    photos[1].save(folder / "holiday" / "beach.jpg")
+    film = cv2.VideoWriter(str(folder / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (120, 90))
+    for _ in range(FRAMES):
+        film.write(np.asarray(photos[0])[:, :, ::-1])
+    film.release()
     (folder / "bin").mkdir()
     python = folder / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -93,39 +106,51 @@ def run_python(folder, block):
     run_shell(folder, "python generate_dataset.py")
 
 
-def test_every_block_of_commands_runs(project, load_script):
+def test_every_block_of_commands_runs(project):
     prepare(project)
-    load_script("example_3/train_model").create_model().save(project / "example_3" / "model.keras")
-    blocks = BLOCK.findall(README)
-    for language, block in blocks:
-        assert language in ("sh", "python", "diff"), f"``` needs a language:\n{block}"
+    for language, block in BLOCKS:
+        assert language in ("sh", "python"), f"``` needs a language:\n{block}"
         if language == "sh":
             run_shell(project, block)
-        if language == "python":
+        else:
             run_python(project, block)
     rows = (project / "train.csv").read_text()
     assert "my_photos/" in rows and ",cat," in rows and ",dog," in rows
-    film, durations = Image.open(project / "found.gif"), []
-    for frame in ImageSequence.Iterator(film):
-        durations.append(frame.info["duration"])
-    assert film.size == (120, 90) and durations == [40, 80, 120]
-    unused = {line for line in (*NOT_RUN, *LEAVES) if line not in README}
-    assert not unused, "not in the README any more"
+    film = cv2.VideoCapture(str(project / "found.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES and film.get(cv2.CAP_PROP_FPS) == 5
+    with open(project / "found.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["frame"] for row in found] == [str(number) for number in range(FRAMES)]
+    assert all(float(row["xmin"]) < float(row["xmax"]) <= 120 for row in found)
+    unused = {line for line in (*NOT_RUN, *LEAVES) if line not in "".join(PAGES.values())}
+    assert not unused, "not in the pages any more"
 
 
-def test_every_link_and_picture_leads_somewhere():
-    headings = re.findall(r"^#+ (.*)", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert len(links) >= 10
-    for link in links:
-        if link.startswith("#"):
-            assert link[1:] in anchors, link
-        elif not link.startswith("https://"):
-            assert (REPOSITORY / link).stat().st_size < 150_000, link
+def anchors_of(name):
+    headings = re.findall(r"^#+ (.*)", TEXTS[name], re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_constant_in_the_readme_exists():
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_and_picture_leads_somewhere(name):
+    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+        path, _, anchor = link.partition("#")
+        if link.startswith("https://"):
+            continue
+        target = (REPOSITORY / name).parent / path if path else REPOSITORY / name
+        assert target.resolve().stat().st_size < 150_000, link
+        if anchor:
+            assert anchor in anchors_of(str(target.resolve().relative_to(REPOSITORY))), link
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_can_be_read_in_a_terminal(name):
+    for line in PAGES[name].splitlines():
+        is_link_or_table = "](" in line or line.startswith("|")
+        assert len(line) <= 120 or is_link_or_table, line
+
+
+def test_every_constant_in_the_pages_exists():
     names = {name for code in CODE for name in re.findall(r"\b[A-Z][A-Z_]+[A-Z]\b", code)}
     names = {name for name in names if not name.startswith(("KERAS_", "MALLOC_", "TF_", "PROCESS"))}
     names -= {"BILINEAR", "DEFAULT", "FOLDER", "ONNX", "PIL", "RGB", "SGD", "XLA"}  # libraries'
