@@ -137,14 +137,15 @@ def test_each_look_is_closer_and_the_class_is_the_mean_of_all(evaluate_performan
     photo = Image.new("RGB", (1000, 700), "black")
     photo.paste("white", (613, 402, 650, 431))
     model = SeeingModel([0.6, 0.4, 0.0], [0.1, 0.8, 0.1], [0.2, 0.6, 0.2])
-    boxes, probabilities = evaluate_performance.look(model, photo)
+    boxes, agreement, probabilities = evaluate_performance.look(model, photo)
     np.testing.assert_allclose(probabilities, [0.3, 0.6, 0.1], rtol=1e-5)
     corners = [evaluate_performance.to_pixels(box, photo) for box in boxes]
     errors = np.abs(np.array(corners) - (613, 402, 650, 431)).max(axis=1)
-    assert len(errors) == 3 and errors[0] > 3 and errors[1:].max() < 1
+    assert len(errors) == 3 and errors[0] > 3 and errors[1:].max() < 1 and agreement > 0.9
     lost = SeeingModel(*np.eye(3))  # what is outside of the photo is no box, and never sure
-    boxes, _ = evaluate_performance.look(lost, Image.new("RGB", (1000, 700), "black"))
+    boxes, agreement, _ = evaluate_performance.look(lost, Image.new("RGB", (1000, 700)))
     np.testing.assert_array_equal(boxes, [[0.5, 0.5, 1, 1]] * 3)
+    assert agreement == 0
 
 
 def test_the_names_lie_beside_the_model_and_no_csv_is_needed(
@@ -208,7 +209,7 @@ def test_wrong_classes_come_first_on_the_contact_sheet(csvs, evaluate_performanc
     sheets = []
 
     def look(model, photo):
-        return RANDOM.uniform(0.3, 0.6, (3, 4)), np.eye(3)[0]  # all are Amber_Cats
+        return RANDOM.uniform(0.3, 0.6, (3, 4)), RANDOM.uniform(), np.eye(3)[0]  # all Amber_Cats
 
     monkeypatch.setattr(evaluate_performance, "load_model", lambda: (None, NAMES))
     monkeypatch.setattr(evaluate_performance, "look", look)

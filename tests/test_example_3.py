@@ -134,15 +134,15 @@ def draw_photo(*rectangles):
 
 
 def test_each_look_at_each_object_is_closer(evaluate_performance):
-    truth = (130, 60, 470, 330), (530, 210, 750, 390)  # each is in the other's window
+    truth = (150, 75, 650, 325), (740, 210, 960, 390)  # this one is in the other's window
     photo, model = draw_photo(*truth), SeeingModel()
     first_grid, objects = evaluate_performance.look(model, photo)
     assert first_grid.shape == (12, 12) and len(objects) == 2
-    for (boxes, window, grid, _), corners in zip(objects, truth):  # the larger first
+    for (boxes, _, window, grid), corners in zip(objects, truth):  # the larger first
         assert len(boxes) == evaluate_performance.LOOKS
         found = [evaluate_performance.to_pixels(box, photo) for box in boxes]
         first, *_, last = np.abs(np.array(found) - corners).max(axis=1)
-        assert first > 10 > last
+        assert first > 15 > last
         expected = evaluate_performance.predict_grid(model, photo, window)
         np.testing.assert_array_equal(grid, expected)
 
@@ -157,7 +157,7 @@ def test_what_is_not_found_again_keeps_its_box_and_is_doubtful(
     evaluate_performance.MIN_CELLS = 1
     found = evaluate_performance.find_objects(SeeingModel(later), [project / "a.png"])
     ((_, (row,), _),) = found
-    assert row["xmin"] == 0 and 280 < row["xmax"] < 320 and row["agreement"] == 0
+    assert row["xmin"] == 0 and 250 < row["xmax"] < 350 and row["agreement"] == 0
 
 
 def test_cells_and_boxes_are_drawn_where_they_are(train_model, evaluate_performance):
@@ -227,7 +227,7 @@ def test_dice_and_iou_are_those_of_the_first_and_the_last_look(trained):
         assert row["first_dice"] == pytest.approx(dice[index], abs=2e-3)
         _, objects = evaluate_performance.look(model, photo)
         if objects:
-            _, (x, y, width, height), grid, _ = objects[0]
+            _, _, (x, y, width, height), grid = objects[0]
             box = (boxes[index] - (x, y, 0, 0)) / (width, height, width, height) + (0.5, 0.5, 0, 0)
             assert row["dice"] == pytest.approx(dice_of(grid, count_cells(box * 96)), abs=2e-3)
 
