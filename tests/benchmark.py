@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -38,22 +37,10 @@ def compare(what, ours, reference):
     print(f"{what:62} {statistics.median(ratios):6.2f} ({spread})", flush=True)
 
 
-def time_generation(folder):
-    """Compare `generate_dataset.py` with OpenCV, which reads, resizes and writes each photo."""
-    generate_dataset = import_script(folder, "generate_dataset", pytest.MonkeyPatch())
-
-    def read_resize_write():
-        for photo in folder.glob("images/*.jpg"):
-            cv2.imwrite(f"{folder}/resized.jpg", cv2.resize(cv2.imread(str(photo)), (96, 96)))
-
-    cv2.setNumThreads(1)
-    compare("generate_dataset.py: OpenCV's loop", generate_dataset.main, read_resize_write)
-
-
 def time_training(folder):
     """Compare an epoch of example 1, from memory and from disk, with one on windows cut before."""
     train_model = import_script(folder, "example_1/train_model", pytest.MonkeyPatch())
-    set_constants(train_model, WEIGHTS=None, WINDOWS_PER_EPOCH=200)
+    set_constants(train_model, WEIGHTS=None, WINDOWS_PER_EPOCH=80)
     model = train_model.create_model()
     model.compile("sgd", train_model.box_loss)
     rows = train_model.read_csv("train.csv")
@@ -84,6 +71,6 @@ if __name__ == "__main__":
         copy_scripts(Path(name))
         draw_dataset(name, photos)
         print(f"{os.cpu_count()} cores. What: against what; ratio of the times (range)")
-        time_generation(Path(name))
+        import_script(Path(name), "generate_dataset", pytest.MonkeyPatch()).main()
         time_training(Path(name))
         time_evaluation(Path(name))
