@@ -81,6 +81,7 @@ def test_any_text_in_an_xml(xml, generate_dataset, name, path, size, boxes, clas
 @ANY
 @given(cells=st.lists(st.lists(NUMBERS | NAMES, max_size=11), max_size=4), content=st.binary())
 @hypothesis.example(cells=[GOOD.split(",")[:7]], content=b"")  # no class
+@hypothesis.example(cells=[GOOD.replace("100", "inf").split(",")], content=b"")
 def test_any_csv(project, train_model, cells, content):
     lines = ["path,width,height,xmin,ymin,xmax,ymax,class_name,class_id"]
     lines += [GOOD, *(",".join(row) for row in cells)]
