@@ -106,7 +106,7 @@ def look(model, photo):
             found = window_to_photo(find_boxes(grid), window)
             overlaps = [overlap(boxes[-1], other) for other in found]  # there may be neighbours
             agreement = max(overlaps, default=0)  # 0: got lost, and the last box stays
-            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if overlaps else boxes[-1])
+            boxes.append(clip_to_photo(found[np.argmax(overlaps)]) if agreement else boxes[-1])
         objects.append((np.stack(boxes), agreement, window, grid))
     return first_grid, objects
 

@@ -38,7 +38,7 @@ def run(folder):
     train_model.IMAGE_SIZE = 96
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
     train_model.BATCH_SIZE = 16  # batch normalization is trained
-    train_model.EPOCHS = 40
+    train_model.WINDOWS_PER_EPOCH, train_model.EPOCHS = 320, 40
     train_model.main()
 
     print("4. example_1/evaluate_performance.py")
