@@ -182,7 +182,7 @@ def evaluate_performance(train_model, load_script, example):
 
 
 def predict(train_model, csv_name):
-    """Return the columns of a CSV and what the trained model predicts of its photos, looking once."""
+    """Return the columns of a CSV and what the trained model predicts of its whole photos."""
     model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     rows = train_model.read_csv(csv_name)
     photos = [train_model.load_photo(path) for path in rows[0]]
