@@ -297,6 +297,7 @@ def main():
     model.fit(
         training,
         validation_data=validation,
+        shuffle=False,  # windows are random already, and follow from the epoch
         initial_epoch=first_epoch,
         epochs=EPOCHS,
         callbacks=callbacks,
