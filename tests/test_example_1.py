@@ -77,7 +77,7 @@ class Finder:
         (window,) = windows.astype(int)
         is_white = window.min(axis=-1) > 170
         if not is_white.any():
-            return np.full((1, 4), np.nan)
+            return np.zeros((1, 4), "float32")
         xmin, ymin, xmax, ymax = extent_of(is_white)
         width = (xmax - xmin) / (2 if is_colour(window, (0, 0, 255)).any() else 1)
         return np.float32([[(xmin + xmax) / 2, (ymin + ymax) / 2, width, ymax - ymin]])
@@ -129,6 +129,10 @@ def test_photos_are_upright_rgb_and_as_large_as_asked_for(project, train_model):
         pixels = np.asarray(upright).astype(int)
         assert pixels[: size[1] // 2 - 9, :, 0].min() > 200
         assert pixels[size[1] // 2 + 9 :, :, 2].min() > 200
+    for size in ("400,800", "800,400"):  # as in a CSV of a photo that was not turned
+        (project / f"{size}.csv").write_text(f"{COLUMNS}\nturned.jpg,{size},1,1,50,50,cat,0\n")
+    assert train_model.read_csv("400,800.csv")[0] == [project / "turned.jpg"]
+    assert "(400, 800) pixels" in message_of(lambda: train_model.read_csv("800,400.csv"))
     for mode, name in {"P": "a.gif", "RGBA": "a.png", "CMYK": "a.jpg", "L": "a.webp"}.items():
         Image.new("RGB", (50, 40), "white").convert(mode).save(project / name)
         assert np.asarray(train_model.load_photo(project / name)).min() > 250
@@ -416,23 +420,26 @@ def test_each_look_is_closer(evaluate_performance, size, corners):
     photo = draw_photo(size, corners)
     true = np.reshape(corners, (2, 2)) / size
     true = np.concatenate([true.mean(axis=0), np.ptp(true, axis=0)])
-    boxes = evaluate_performance.look(Finder(), photo)
+    boxes, agreement = evaluate_performance.look(Finder(), photo)
+    assert agreement == pytest.approx(iou_of(*boxes[-2:]), abs=1e-3)
     assert boxes.shape == (evaluate_performance.LOOKS, 4)
     ious = [iou_of(true, box) for box in boxes]
     assert ious[-1] > 0.93 and ious[-1] >= ious[0] - 0.03
     assert (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-9).all()
     assert (boxes[:, :2] + boxes[:, 2:] / 2 < 1 + 1e-9).all()
     evaluate_performance.LOOKS = 1
-    np.testing.assert_array_equal(evaluate_performance.look(Finder(), photo), boxes[:1])
+    np.testing.assert_array_equal(evaluate_performance.look(Finder(), photo)[0], boxes[:1])
 
 
-@pytest.mark.parametrize("lost", [[np.nan] * 4, [48, 48, -5, 20], [500, 48, 9, 9], [48, -99, 9, 9]])
+@pytest.mark.parametrize("lost", [[48, 48, -5, 20], [500, 48, 9, 9], [48, -99, 9, 9]])
 def test_a_look_that_is_lost_keeps_the_box_before(evaluate_performance, lost):
-    answers = [[48, 24, 48, 24], lost, [48, 48, 48, 48]]
-    model = create_small_model()
+    answers = [[48, 24, 48, 24], lost, [48, 24, 48, 24], lost, [48, 48, 48, 48]]
+    model, photo = create_small_model(), Image.new("RGB", (600, 400))
     model.predict_on_batch = lambda windows: np.float32([answers.pop(0)])
+    evaluate_performance.LOOKS = 2
+    assert evaluate_performance.look(model, photo)[1] == 0, "a lost look is no sure one"
     evaluate_performance.LOOKS = 3
-    boxes = evaluate_performance.look(model, Image.new("RGB", (600, 400)))
+    boxes, _ = evaluate_performance.look(model, photo)
     np.testing.assert_allclose(boxes[:2], [[0.5, 0.25, 0.5, 0.25]] * 2)
     assert 0.3 < boxes[2, 2] < 0.5 and boxes[2, 0] == 0.5, "around the box, not the whole photo"
 
