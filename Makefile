@@ -10,6 +10,7 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
+	@echo "The tests take about a quarter of an hour on two cores."
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder $(addprefix --ignore=,$(BACKENDS))
 
@@ -44,8 +45,9 @@ results: .venv/ready
 .venv/ready .venv-backends/ready: requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Once: 3 GB of packages come down into $(@D). It takes minutes; pip says what it is doing."
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --requirement requirements.txt pytest==9.2.0 \
+	$(@D)/bin/python -m pip install --requirement requirements.txt pytest==9.2.0 \
 	  pytest-xdist==3.8.0 ruff==0.17.6 hypothesis==6.170.15 $(MORE)
 	@$(@D)/bin/python -c 'import cv2' 2>/dev/null || { \
 	  $(@D)/bin/python -m pip uninstall --quiet --yes opencv-python && \

@@ -124,6 +124,8 @@ def find_objects(model, paths, true_boxes=None):
 
 def print_figures(name, rows):
     """Print how good the boxes of the photos of a CSV are."""
+    if not rows:
+        sys.exit(f"None of the photos of {name} can be read.")
     ious = np.array([row["iou"] for row in rows])
     first = np.mean([row["first_iou"] for row in rows])
     print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (after the first look {first:.3f}),")

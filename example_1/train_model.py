@@ -72,7 +72,7 @@ def read_csv(name):
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
     sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
-    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes)
+    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes) & (sizes < np.inf)
     if not is_box.all():
         first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
         sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
@@ -300,6 +300,7 @@ def main():
     model.fit(
         training,
         validation_data=validation,
+        shuffle=False,  # windows are random already, and follow from the epoch
         initial_epoch=first_epoch,
         epochs=EPOCHS,
         callbacks=callbacks,

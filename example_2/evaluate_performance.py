@@ -55,10 +55,11 @@ def load_model():
         model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
         _, train_model.IMAGE_SIZE, _, _ = model.input_shape
         classes = json.loads((ROOT / WEIGHTS_FILE).with_name("classes.json").read_text("utf-8"))
+        shapes = [(None, len(classes)), (None, 4)]  # of classes and coords
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         reason = str(error).partition("\n")[0]
         sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({reason})")
-    if model.output_shape != [(None, len(classes)), (None, 4)]:  # classes, coords
+    if model.output_shape != shapes:
         sys.exit(f"{WEIGHTS_FILE} is no model of {FOLDER.name} with these classes: {classes}")
     return model, classes
 
@@ -121,7 +122,10 @@ def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
         row["probability"] = round(float(probabilities.max()), 3)
         if true_boxes is not None:
             true_class = true_classes[index]
-            row["true_class_name"] = true_class if true_class in classes else classes[-1]
+            is_known = true_class in classes
+            if not is_known and not classes[-1].endswith(" others"):
+                sys.exit(f"{path.name} is a {true_class}, but the model's classes are {classes}.")
+            row["true_class_name"] = true_class if is_known else classes[-1]
             row["is_right"] = row["class_name"] == row["true_class_name"]
             true_box = true_boxes[index]
             row |= zip(TRUE_CORNERS, to_pixels(true_box, photo))
@@ -134,6 +138,8 @@ def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
 
 def print_figures(name, rows):
     """Print how good the boxes of the photos of a CSV are."""
+    if not rows:
+        sys.exit(f"None of the photos of {name} can be read.")
     ious = np.array([row["iou"] for row in rows])
     first = np.mean([row["first_iou"] for row in rows])
     print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (after the first look {first:.3f}),")

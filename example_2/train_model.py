@@ -69,14 +69,14 @@ def read_csv(name):
             rows = list(csv.DictReader(file))
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
-        class_names = [row["class_name"] for row in rows]
-    except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
+        class_names = [row["class_name"].strip() for row in rows]
+    except (AttributeError, KeyError, OSError, TypeError, ValueError, csv.Error) as error:
         reason = repr(error)[:100]  # may hold the whole file
         sys.exit(f"{name} is no CSV with commas, in UTF-8 ({reason}): run generate_dataset.py.")
     if not rows:
         sys.exit(f"{name} has no rows: run generate_dataset.py again.")
     sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
-    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes)
+    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes) & (sizes < np.inf)
     if not is_box.all():
         first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
         sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
@@ -352,6 +352,7 @@ def main():
     model.fit(
         training,
         validation_data=validation,
+        shuffle=False,  # windows are random already, and follow from the epoch
         initial_epoch=first_epoch,
         epochs=EPOCHS,
         callbacks=callbacks,

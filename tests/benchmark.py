@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -30,40 +29,40 @@ def seconds(function):
 
 
 def compare(what, ours, reference):
-    """Time both in turn and print how many times as fast ours is: the median, and the range."""
+    """Time both in turn and print how many times as long ours takes: the median, and the range."""
     seconds(ours)  # the first calls warm up
     seconds(reference)
-    ratios = [seconds(reference) / seconds(ours) for _ in range(5)]
+    ratios = [seconds(ours) / seconds(reference) for _ in range(5)]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(f"{what:62} {statistics.median(ratios):6.2f} ({spread})", flush=True)
 
 
-def time_generation(folder):
-    """Compare `generate_dataset.py` with OpenCV, which reads, resizes and writes each photo."""
-    generate_dataset = import_script(folder, "generate_dataset", pytest.MonkeyPatch())
-
-    def read_resize_write():
-        for photo in folder.glob("images/*.jpg"):
-            cv2.imwrite(f"{folder}/resized.jpg", cv2.resize(cv2.imread(str(photo)), (96, 96)))
-
-    cv2.setNumThreads(1)
-    compare("generate_dataset.py: OpenCV's loop", generate_dataset.main, read_resize_write)
-
-
 def time_training(folder):
-    """Compare an epoch of example 1, from memory and from disk, with one on ready arrays."""
+    """Compare an epoch of example 1, from memory and from disk, with one on windows cut before."""
     train_model = import_script(folder, "example_1/train_model", pytest.MonkeyPatch())
-    set_constants(train_model, WEIGHTS=None)
+    set_constants(train_model, WEIGHTS=None, WINDOWS_PER_EPOCH=80)
     model = train_model.create_model()
     model.compile("sgd", train_model.box_loss)
     rows = train_model.read_csv("train.csv")
-    dataset = train_model.PhotoDataset(*rows)
-    photos, boxes = map(np.concatenate, zip(*(dataset[index] for index in range(len(dataset)))))
-    fit_arrays = functools.partial(model.fit, photos, boxes, train_model.BATCH_SIZE)
     for train_model.INMEMORY in (True, False):
         dataset = train_model.PhotoDataset(*rows, training=True)
-        what = f"training example 1, INMEMORY = {train_model.INMEMORY}: ready arrays"
+        windows, boxes = map(np.concatenate, zip(*map(dataset.__getitem__, range(len(dataset)))))
+        fit_arrays = functools.partial(model.fit, windows, boxes, train_model.BATCH_SIZE)
+        what = f"training, INMEMORY = {train_model.INMEMORY}: windows cut before"
         compare(what, functools.partial(model.fit, dataset), fit_arrays)
+
+
+def time_evaluation(folder):
+    """Compare three looks at each validation photo with one."""
+    script = import_script(folder, "example_1/evaluate_performance", pytest.MonkeyPatch())
+    model = script.train_model.create_model()
+    paths, _ = script.read_csv("validation.csv")
+
+    def find(looks):
+        script.LOOKS = looks
+        return [*script.find_objects(model, paths[:20])]
+
+    compare("evaluation, LOOKS = 3: LOOKS = 1", lambda: find(3), lambda: find(1))
 
 
 if __name__ == "__main__":
@@ -71,6 +70,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         copy_scripts(Path(name))
         draw_dataset(name, photos)
-        print(f"{os.cpu_count()} cores. What: against what; ratio of the speeds (range)")
-        time_generation(Path(name))
+        print(f"{os.cpu_count()} cores. What: against what; ratio of the times (range)")
+        import_script(Path(name), "generate_dataset", pytest.MonkeyPatch()).main()
         time_training(Path(name))
+        time_evaluation(Path(name))

@@ -1,6 +1,7 @@
 """What the tests share: temporary copies of the scripts with drawn pets, and short trainings."""
 
 import contextlib
+import csv
 import functools
 import importlib
 import re
@@ -184,12 +185,18 @@ def evaluate_performance(train_model, load_script, example):
 
 
 def predict(train_model, csv_name):
-    """Return a CSV's columns, and what the trained model predicts of its whole photos."""
+    """Return the columns of a CSV and what the trained model predicts of its whole photos."""
     model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     rows = train_model.read_csv(csv_name)
     photos = [train_model.load_photo(path) for path in rows[0]]
     windows = [train_model.cut_window(photo, train_model.WHOLE_PHOTO) for photo in photos]
     return rows, model.predict(np.stack(windows))
+
+
+def read_predictions(folder):
+    """Return the rows of the predictions.csv in an example's folder."""
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 @functools.cache
@@ -199,6 +206,7 @@ def train(folder, example):
         train_model, evaluate_performance = import_example(folder, example, monkeypatch)
         train_model.MobileNetV2 = create_short_backbone
         train_model.EPOCHS, train_model.LEARNING_RATE, train_model.AUGMENT = 16, 3e-3, False
+        train_model.WINDOWS_PER_EPOCH = 48
         train_model.main()
         printed = folder / example / "printed.txt"
         with open(printed, "w") as file, contextlib.redirect_stdout(file):

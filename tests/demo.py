@@ -14,16 +14,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PHOTOS = 400
 
 
-def main():
-    """Draw pets, then generate, train and evaluate in a temporary copy of the scripts."""
-    folder = Path(tempfile.mkdtemp(prefix="object-localization-"))
+def run(folder):
+    """Draw pets, then generate, train and evaluate in a copy of the scripts in this folder."""
     shutil.copy(REPOSITORY / "generate_dataset.py", folder)
     (folder / "example_1").mkdir()
     for script in (REPOSITORY / "example_1").glob("*.py"):
         shutil.copy(script, folder / "example_1")
     sys.path[:0] = [str(folder), str(folder / "example_1")]
 
-    print(f"1. Drawing {PHOTOS} pets into {folder / 'images'}")
+    print(f"1. Drawing {PHOTOS} pets")
     draw_pets.draw_dataset(folder, PHOTOS)
 
     print("2. generate_dataset.py")
@@ -39,16 +38,21 @@ def main():
     train_model.IMAGE_SIZE = 96
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
     train_model.BATCH_SIZE = 16  # batch normalization is trained
-    train_model.EPOCHS = 40
+    train_model.WINDOWS_PER_EPOCH, train_model.EPOCHS = 320, 40
     train_model.main()
 
     print("4. example_1/evaluate_performance.py")
     import evaluate_performance
 
     evaluate_performance.main()
+    shutil.copy(folder / "example_1" / "predictions.png", REPOSITORY / "demo.png")
     print("These were drawings. For real photos run generate_dataset.py next: see README.md.")
-    print(f"What was found in the drawings: {folder / 'example_1' / 'predictions.png'}")
+    print("What was found in the drawings: demo.png")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with tempfile.TemporaryDirectory(prefix="object-localization-") as temporary:
+            run(Path(temporary))
+    except KeyboardInterrupt:
+        sys.exit("make demo: interrupted, nothing is left.")

@@ -65,7 +65,7 @@ def draw_networks(file):
     axes.axis("off")
     for example in (1, 2, 3):
         train_model = load_train_model(example)
-        model = train_model.create_model()
+        model = train_model.create_model(*([2] if example == 2 else []))  # the number of classes
         size, y = train_model.IMAGE_SIZE, 5.5 - 1.6 * example
         title = f"Example {example}: {model.count_params() / 1e6:.2f} million parameters"
         axes.text(0.2, y + 0.95, title, fontsize=10, weight="bold")

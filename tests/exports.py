@@ -30,7 +30,8 @@ def check_exports(train_model, folder):
     """Export a trained model in each format and compare the answers to all training photos."""
     model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
     paths = train_model.read_csv("train.csv")[0]
-    photos = np.stack([np.asarray(train_model.load_photo(path)) for path in paths])
+    photos = [train_model.load_photo(path) for path in paths]
+    photos = np.stack([train_model.cut_window(photo, train_model.WHOLE_PHOTO) for photo in photos])
     # Several answers come in the order of their names: classes, then coords.
     expected = keras.tree.flatten(model.predict(photos))
     signature = [keras.Input((96, 96, 3), dtype="uint8", name="photos")]

@@ -17,8 +17,7 @@ import keras
 import numpy as np
 import pytest
 
-import recipes
-from conftest import import_example, predict
+from conftest import REPOSITORY, import_example, predict
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 
@@ -36,8 +35,8 @@ for example in ("example_1", "example_2", "example_3"):
     folder, create_model = train_model.FOLDER, train_model.create_model
     start = project / f"{example}.weights.h5"
 
-    def create_model_from_the_same_weights():
-        model = create_model()
+    def create_model_from_the_same_weights(*class_count):
+        model = create_model(*class_count)
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0  # each backend draws numbers of its own
@@ -45,15 +44,14 @@ for example in ("example_1", "example_2", "example_3"):
         return model
 
     train_model.MobileNetV2, train_model.EPOCHS = create_short_backbone, 4
-    train_model.BATCH_SIZE = 24  # one batch, in one order: TensorFlow shuffles once more
-    train_model.PhotoDataset.on_epoch_end = lambda dataset: setattr(dataset, "epoch_seed", 0)
+    train_model.BATCH_SIZE = train_model.WINDOWS_PER_EPOCH  # one batch: Keras shuffles them
     train_model.create_model = create_model_from_the_same_weights
     train_model.main()
     evaluate_performance.main()
     losses = np.genfromtxt(folder / "log.csv", delimiter=",", names=True)["loss"]
-    answers = keras.tree.flatten(predict(train_model, "train.csv")[1])[0]
+    predicted = keras.tree.flatten(predict(train_model, "train.csv")[1])[0]
     pictures = len([*(folder / "predictions").iterdir()])
-    summary[example] = [losses.tolist(), answers.tolist(), pictures]
+    summary[example] = [losses.tolist(), predicted.tolist(), pictures]
     (folder / "model.keras").rename(project / f"{example}_{backend}.keras")
     monkeypatch.undo()
 print(json.dumps(summary))
@@ -91,7 +89,7 @@ def test_each_backend_trains_and_evaluates_with_the_same_numbers(
     drawn, monkeypatch, example, backend
 ):
     """From the same weights, with the same batch; this process loads each backend's model."""
-    losses, answers, pictures = train(drawn, backend)[example]
+    losses, predicted, pictures = train(drawn, backend)[example]
     assert len(losses) == 4 and pictures == 6
     expected, *_ = train(drawn, BACKENDS[0])[example]
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-3)
@@ -99,7 +97,7 @@ def test_each_backend_trains_and_evaluates_with_the_same_numbers(
     train_model, _ = import_example(drawn, example, monkeypatch)
     shutil.copy(drawn / f"{example}_{backend}.keras", train_model.FOLDER / "model.keras")
     found = keras.tree.flatten(predict(train_model, "train.csv")[1])[0]
-    np.testing.assert_allclose(found, answers, atol=1e-2)
+    np.testing.assert_allclose(found, predicted, atol=1e-2)
 
 
 # Trains example 1 with the recipe for several devices, as one of two processes or as one alone.
@@ -111,13 +109,13 @@ train_model.AUGMENT, train_model.EPOCHS = False, int(sys.argv[1])
 train_model.main()
 print(len(keras.distribution.list_devices()), "devices")
 """
-RECIPE = recipes.Run("example_1", ("recipes/several_gpus.diff",))
 
 
 @pytest.mark.skipif("jax" not in BACKENDS, reason="jax is not installed")
 def test_two_machines_and_two_devices_train_as_one_and_end_together(csvs, tmp_path_factory):
-    """24 photos in batches of 8: a photo that is seen twice or not at all changes the weights."""
-    recipes.apply(RECIPE, csvs)
+    """24 windows in batches of 8: one that is seen twice or not at all changes the weights."""
+    recipe = REPOSITORY / "example_1/recipes/several_gpus.diff"
+    subprocess.run(["git", "apply", recipe], cwd=csvs, check=True)
     machines = [csvs, tmp_path_factory.mktemp("other") / "machine"]
     shutil.copytree(*machines)
     before = sorted(machines[1].rglob("*"))

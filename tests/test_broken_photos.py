@@ -72,11 +72,14 @@ def test_what_the_generator_passes_training_reads(project, generate_dataset, tra
     for index, (name, content) in enumerate(contents.items()):
         (project / "images" / name).write_bytes(content)
         write_xml(project / f"annotations/xmls/{index:05}.xml", name, SIZE, [BOX])
-    used = {path.removeprefix("images/") for path in make_rows(generate_dataset)}
+    rows = make_rows(generate_dataset)
+    used = {path.removeprefix("images/") for path in rows}
     skipped = capsys.readouterr().err
     assert len(used) + skipped.count("skipped ") == len(contents) > 700
-    for name in used:
-        train_model.load_photo(project / "images" / name)
+    for path, row in rows.items():
+        photo = train_model.load_photo(project / path)
+        assert photo.mode == "RGB" and photo.size == (int(row["width"]), int(row["height"]))
+        assert max(train_model.load_photo(project / path, 12).size) == 12
     assert {name for name, _ in whole_photos()} <= used
     assert not any(name.startswith("huge") for name in used)
     assert "required argument is not" in skipped, "the check has to turn photos to find these"

@@ -1,17 +1,38 @@
 """Example 2: the focal loss, the classes and their names, what evaluation says of them."""
 
+import json
 import re
+import shutil
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
 
-from conftest import message_of, predict, to_numpy
+from conftest import create_small_model, message_of, predict, read_predictions, to_numpy, train
 from exports import check_exports
 from test_example_1 import check_gradient
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
+
+
+def breed_of(path):
+    """Return the class of a drawn pet, which its file's name begins with."""
+    return re.search(r"([^/]+)_\d+\.jpg$", str(path)).group(1)
+
+
+class SeeingModel:
+    """Stands in for the network: finds the bright box in a window; its probabilities are given."""
+
+    def __init__(self, *probabilities):
+        self.probabilities = iter(probabilities)
+
+    def predict_on_batch(self, windows):
+        bright = Image.fromarray(windows[0]).convert("1", dither=Image.Dither.NONE)
+        corners = np.float32(bright.getbbox() or (200, 200, 201, 201))  # outside of the photo
+        coords = np.concatenate([(corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]])
+        return {"coords": coords[None], "classes": np.float32([next(self.probabilities)])}
 
 
 def test_focal_loss_is_the_papers_and_keras(train_model):
@@ -31,97 +52,163 @@ def test_focal_loss_and_its_gradient_are_finite_at_the_ends(train_model):
     assert loss[0] > 10 and loss[1] < 1e-5
 
 
-def test_the_last_class_is_all_others(csvs, train_model, evaluate_performance):
-    (csvs / "train.csv").write_text((csvs / "train.csv").read_text().replace(",2\n", ",2.0\n"))
-    more = [*NAMES, "no class"]  # than the CSV has
-    for train_model.CLASSES, names in ((2, ["Amber_Cat", "all others"]), (3, NAMES), (4, more)):
-        assert evaluate_performance.list_classes() == names
-        paths, _, classes = train_model.read_csv("train.csv")
-        assert classes.shape == (24, train_model.CLASSES) and (classes.sum(axis=1) == 1).all()
-        for path, number in zip(paths, classes.argmax(axis=1)):
-            breed = path.name.rpartition("_")[0]
-            assert names[number] == (breed if breed in names else "all others")
+def test_which_classes_are_told_apart(csvs, train_model):
+    text = re.sub(r",\d+$", ",inf", (csvs / "train.csv").read_text(), flags=re.MULTILINE)
+    (csvs / "train.csv").write_text(text)  # class_id, which is another program's
+    paths, _, names = train_model.read_csv("train.csv")
+    assert names == [breed_of(path) for path in paths]
+    four = [*names, "a new one"]
+    for train_model.CLASSES, given, expected in (
+        (2, names, ["Amber_Cat", "2 others"]),
+        (3, names, NAMES),
+        (None, four, [NAMES[0], "a new one", *NAMES[1:]]),
+        (3, four, ["Amber_Cat", "a new one", "2 others"]),
+    ):
+        classes = train_model.list_classes(given)
+        assert classes == expected
+        numbers = [classes.index(name if name in classes else "2 others") for name in given]
+        one_hot = train_model.to_one_hot(given, classes)
+        np.testing.assert_array_equal(one_hot, np.eye(len(classes))[numbers])
 
 
-def test_a_class_that_is_missing_or_negative(csvs, train_model, evaluate_performance):
+def test_classes_that_cannot_be_learned_end_the_training_in_one_line(csvs, train_model):
+    (train_model.FOLDER / "model.keras").write_text("an older one")
     text = (csvs / "train.csv").read_text()
-    (csvs / "train.csv").write_text(text.replace(",class_name", ",name"))
-    assert "KeyError('class_name')" in message_of(evaluate_performance.list_classes)
-    (csvs / "train.csv").write_text(text.replace(",class_id", ",class"))
-    assert "KeyError('class_id')" in message_of(train_model.main)
-    lines = text.splitlines()
-    lines[2] = lines[2].rpartition(",")[0] + ",-1"
-    (csvs / "train.csv").write_text("\n".join(lines))
-    assert "line 3" in message_of(train_model.main)
+    train_model.CLASSES = 4
+    assert "CLASSES = 4, but train.csv has 3" in message_of(train_model.main)
+    train_model.CLASSES = 3
+    for old, new, part in (
+        (",class_name", ",name", "KeyError('class_name')"),
+        (",Amber_Cat,0", "", "train.csv is no CSV"),
+        ("Amber_Cat,", "a cat,", "validation.csv has classes that train.csv has not: Amber_Cat"),
+    ):
+        (csvs / "train.csv").write_text(text.replace(old, new))
+        assert part in message_of(train_model.main)
+    assert (train_model.FOLDER / "model.keras").read_text() == "an older one"
 
 
 def test_the_loss_is_the_weighted_sum_of_both(trained):
     train_model, _ = trained
-    log = np.genfromtxt(train_model.FOLDER / "log.csv", delimiter=",", names=True)
-    (_, boxes, classes), answers = predict(train_model, "validation.csv")
-    box_loss = to_numpy(train_model.box_loss(boxes, answers["coords"])).mean()
-    class_loss = to_numpy(train_model.focal_loss(classes, answers["classes"])).mean()
+    paths, boxes, names = train_model.read_csv("validation.csv")
+    one_hot = train_model.to_one_hot(names, NAMES)
+    windows, true = train_model.PhotoDataset(paths, boxes, one_hot)[0]
+    np.testing.assert_array_equal(true["classes"], one_hot)
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    predicted = model.predict(windows)
+    box_loss = to_numpy(train_model.box_loss(true["coords"], predicted["coords"])).mean()
+    class_loss = to_numpy(train_model.focal_loss(true["classes"], predicted["classes"])).mean()
     assert class_loss > 0.02
-    assert np.abs(log["val_loss"] - 2 * box_loss - class_loss).min() < 1e-3  # of its epoch
+    log = np.genfromtxt(train_model.FOLDER / "log.csv", delimiter=",", names=True)
+    assert log["val_loss"][-1] == pytest.approx(2 * box_loss + class_loss, rel=1e-3)
 
 
-def test_accuracy_and_iou_are_those_of_the_models_answers(trained):
+def test_the_figures_are_those_of_the_predictions(trained):
     train_model, _ = trained
+    rows = read_predictions(train_model.FOLDER)
+    for row in rows:
+        true, found = (
+            np.float32([[float(row[of + name]) for name in ("xmin", "ymin", "xmax", "ymax")]])
+            for of in ("true_", "")
+        )
+        iou = to_numpy(keras.utils.bounding_boxes.compute_iou(true, found, "xyxy")).item()
+        assert float(row["iou"]) == pytest.approx(iou, abs=0.01)
+        assert row["true_class_name"] == breed_of(row["path"])
+        assert row["is_right"] == str(row["class_name"] == row["true_class_name"])
+        assert row["class_name"] in NAMES and 1 / 3 < float(row["probability"]) <= 1
     printed = (train_model.FOLDER / "printed.txt").read_text()
-    for name in ("train.csv", "validation.csv"):
-        (paths, boxes, classes), answers = predict(train_model, name)
-        right = np.mean(answers["classes"].argmax(axis=1) == classes.argmax(axis=1))
-        assert right > 0.6 or name == "validation.csv", "a third of the photos has each class"
-    np.testing.assert_allclose(answers["classes"].sum(axis=1), 1, rtol=1e-5)
-    assert f"Accuracy: {right:.1%}. Always answering Amber_Cat: 33.3%." in printed
-    pairs = keras.utils.bounding_boxes.compute_iou(boxes, answers["coords"], "center_xywh")
-    iou = np.diag(to_numpy(pairs)).mean()
-    assert f"validation.csv: 6 photos, IoU {iou:.3f}" in printed
-    assert all(re.search(rf"{name} +\d\.\d\d", printed) for name in NAMES), "no precision"
-    assert len([*(train_model.FOLDER / "predictions").iterdir()]) == len(paths)
+    iou, first = (np.mean([float(row[name]) for row in rows]) for name in ("iou", "first_iou"))
+    assert f"validation.csv: 6 photos, IoU {iou:.3f} (after the first look {first:.3f})" in printed
+    right = np.mean([row["is_right"] == "True" for row in rows])
+    assert f"Accuracy: {right:.1%}. Always predicting Amber_Cat: 33.3%." in printed
+    pictures = {file.name for file in (train_model.FOLDER / "predictions").iterdir()}
+    assert pictures == {row["picture"] for row in rows} and len(pictures) == 6
+    (_, _, names), predicted = predict(train_model, "train.csv")
+    right = np.array(NAMES)[predicted["classes"].argmax(axis=1)] == names
+    assert np.mean(right) > 0.6, "a third of the photos has each class"
 
 
-def test_labels_of_photos_without_a_csv(trained, drawn, capsys):
-    _, evaluate_performance = trained
-    evaluate_performance.IMAGES = "images/grey_cat_?.jpg"
-    evaluate_performance.main()
-    lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg: " in line]
-    assert len(lines) == 9
-    assert all(re.search(rf"\.jpg: box .*\] ({'|'.join(NAMES)}) \d+%$", line) for line in lines)
-    assert sum("] grey_cat" in line for line in lines) > 4
+def test_each_look_is_closer_and_the_class_is_the_mean_of_all(evaluate_performance):
+    photo = Image.new("RGB", (1000, 700), "black")
+    photo.paste("white", (613, 402, 650, 431))
+    model = SeeingModel([0.6, 0.4, 0.0], [0.1, 0.8, 0.1], [0.2, 0.6, 0.2])
+    boxes, agreement, probabilities = evaluate_performance.look(model, photo)
+    np.testing.assert_allclose(probabilities, [0.3, 0.6, 0.1], rtol=1e-5)
+    corners = [evaluate_performance.to_pixels(box, photo) for box in boxes]
+    errors = np.abs(np.array(corners) - (613, 402, 650, 431)).max(axis=1)
+    assert len(errors) == 3 and errors[0] > 3 and errors[1:].max() < 1 and agreement > 0.9
+    lost = SeeingModel(*np.eye(3))  # what is outside of the photo is no box, and never sure
+    boxes, agreement, _ = evaluate_performance.look(lost, Image.new("RGB", (1000, 700)))
+    np.testing.assert_array_equal(boxes, [[0.5, 0.5, 1, 1]] * 3)
+    assert agreement == 0
 
 
-def test_the_report_and_the_matrix_are_those_counted_by_hand(
-    train_model, evaluate_performance, capsys
+def test_the_names_lie_beside_the_model_and_no_csv_is_needed(
+    project, drawn, train_model, evaluate_performance, capsys
 ):
-    true, predicted = np.repeat([0, 1, 2], [5, 3, 2]), np.array([0, 0, 0, 1, 2, 1, 1, 0, 2, 2])
-    evaluate_performance.print_classes(true, predicted, NAMES)
-    printed = capsys.readouterr().out
-    assert "Accuracy: 70.0%. Always answering Amber_Cat: 50.0%." in printed
-    for row in ("Amber_Cat 0.75 0.60", "grey_cat 0.67 0.67", "spotless_beagle 0.67 1.00"):
-        assert row in " ".join(printed.split())
-    confusion = train_model.FOLDER / "confusion.png"
-    with Image.open(confusion) as opened:
-        assert len(opened.convert("RGB").getcolors(10**6)) > 10
-    confusion.unlink()
-    names = [f"breed {number}" for number in range(60)]
-    evaluate_performance.print_classes(np.arange(60), np.arange(60) // 2, names)
-    printed = capsys.readouterr().out
-    assert "Accuracy: 1.7%. Always answering breed 0: 1.7%." in printed
-    assert not confusion.exists(), "too many to look at"
-
-
-def test_wrong_classes_come_first_on_the_contact_sheet(csvs, train_model, evaluate_performance):
-    ious = np.array([0.9, 0.1, 0.5, 0.7, 0.3, 0.6])
-    answers = {"coords": np.full((6, 4), 48.0), "classes": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
-    dataset = train_model.PhotoDataset(*train_model.read_csv("validation.csv"))
-    dataset.classes = np.eye(3)[[1, 1, 2, 0, 2, 2]]  # the first and the fifth are wrong
-    evaluate_performance.load_model = lambda: None
-    evaluate_performance.evaluate = lambda model, name: (dataset, answers, ious)
-    sheets = []
-    evaluate_performance.draw_contact_sheet = sheets.append
+    train(drawn, "example_2")
+    for name in ("model.keras", "classes.json"):
+        shutil.copy(drawn / "example_2" / name, train_model.FOLDER)
+    train_model.IMAGE_SIZE = 224  # another than the model's
+    evaluate_performance.main([str(path) for path in drawn.glob("images/grey_cat_?.jpg")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg: " in line]
+    assert sum(bool(re.search(r"\.jpg: grey_cat \d+%, box \[", line)) for line in lines) > 4
+    rows = read_predictions(train_model.FOLDER)
+    assert len(rows) == len(lines) == 9 and {row["class_name"] for row in rows} <= {*NAMES}
+    assert "iou" not in rows[0] and "true_class_name" not in rows[0]
+    for name in ("train", "validation"):  # other photos are in the CSVs now
+        text = (drawn / f"{name}.csv").read_text().replace("images/", f"{drawn}/images/")
+        (project / f"{name}.csv").write_text(text.replace(",grey_cat,", ",Zebra,"))
+    assert "Zebra" in message_of(evaluate_performance.main)
+    (train_model.FOLDER / "classes.json").write_text('["Amber_Cat", "grey_cat", "2 others"]')
     evaluate_performance.main()
-    assert [int(file.name.partition("_")[0]) for file in sheets[0]] == [4, 0, 1, 2, 5, 3]
+    rows = read_predictions(train_model.FOLDER)
+    assert {row["true_class_name"] for row in rows} == {"Amber_Cat", "2 others"}
+
+
+def test_a_model_of_another_example_or_other_classes_is_refused(train_model, evaluate_performance):
+    create_small_model().save(train_model.FOLDER / "model.keras")
+    for content in (None, "", "[", "{}", "3", json.dumps(NAMES)):
+        if content is not None:
+            (train_model.FOLDER / "classes.json").write_text(content)
+        assert "model.keras" in message_of(evaluate_performance.main)
+
+
+def test_the_report_and_the_matrix_are_those_counted_by_hand(evaluate_performance, capsys):
+    confusion = evaluate_performance.FOLDER / "confusion.png"
+    names = ["Amber_Cat", "$5", r"$\frac$"]  # no formulas
+    for classes, true, predicted, lines in (
+        (
+            names,
+            [0, 0, 0, 0, 0, 1, 1, 1, 2, 2],
+            [0, 0, 0, 1, 2, 1, 1, 0, 2, 2],
+            ("70.0%. Always predicting Amber_Cat: 50.0%.", "Amber_Cat 0.75 0.60", "$5 0.67 0.67"),
+        ),
+        (range(60), range(60), np.arange(60) // 2, ["1.7%. Always predicting 0: 1.7%."]),
+    ):
+        columns = [(classes[i], classes[j], i == j) for i, j in zip(true, predicted)]
+        rows = [dict(zip(("true_class_name", "class_name", "is_right"), row)) for row in columns]
+        evaluate_performance.print_classes(rows, classes)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert all(line in printed for line in lines)
+        assert confusion.exists() == (classes is names), "60 are too many to look at"
+        confusion.unlink(missing_ok=True)
+
+
+def test_wrong_classes_come_first_on_the_contact_sheet(csvs, evaluate_performance, monkeypatch):
+    sheets = []
+
+    def look(model, photo):
+        return RANDOM.uniform(0.3, 0.6, (3, 4)), RANDOM.uniform(), np.eye(3)[0]  # all Amber_Cats
+
+    monkeypatch.setattr(evaluate_performance, "load_model", lambda: (None, NAMES))
+    monkeypatch.setattr(evaluate_performance, "look", look)
+    monkeypatch.setattr(evaluate_performance, "draw_contact_sheet", sheets.append)
+    evaluate_performance.main()
+    order = [(row["class_name"] == breed_of(row["path"]), row["iou"]) for row in sheets[0]]
+    assert order == sorted(order) and len({is_right for is_right, _ in order}) == 2
+    rows = read_predictions(evaluate_performance.FOLDER)
+    agreements = [float(row["agreement"]) for row in rows]
+    assert agreements == sorted({*agreements}) and len(rows) == 6
 
 
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):

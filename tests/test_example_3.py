@@ -1,13 +1,19 @@
 """Example 3: boxes to grids and back, the dice loss, what evaluation finds and draws."""
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import create_short_backbone, predict, to_numpy
+from conftest import (
+    create_short_backbone,
+    create_small_model,
+    message_of,
+    predict,
+    read_predictions,
+    to_numpy,
+)
 from exports import check_exports
-from test_example_1 import GREEN, RED, check_gradient, is_colour, read_pixels
+from test_example_1 import GREEN, RED, check_gradient, read_pixels
 
 RANDOM = np.random.default_rng(0)
 GRID = np.zeros((12, 12), "float32")
@@ -29,6 +35,11 @@ def count_cells(box):
     return grid
 
 
+def dice_of(one, other):
+    """Return the dice of grids (..., 12, 12)."""
+    return 2 * (one * other).sum(axis=(-1, -2)) / (one + other).sum(axis=(-1, -2))
+
+
 def test_cells_are_1_where_their_centre_is_in_the_box(train_model):
     boxes = RANDOM.uniform((0, 0, 0, 0), (96, 96, 96, 96), (100, 4))
     boxes = np.concatenate([boxes, [[48, 48, 96, 96], [50, 51, 0, 0], [95.9, 0.1, 0.2, 0.2]]])
@@ -42,7 +53,7 @@ def test_dice_and_loss_are_those_of_numpy(train_model):
     guesses = RANDOM.uniform(0.01, 0.99, (3, 12, 12)).astype("float32")
     dices, losses = [], []
     for grid, guess in zip(grids.astype("float64"), guesses.astype("float64")):
-        dices.append(2 * (grid * guess).sum() / (grid.sum() + guess.sum()))
+        dices.append(dice_of(grid, guess))
         entropy = -np.mean(grid * np.log(guess) + (1 - grid) * np.log(1 - guess))
         losses.append(entropy - np.log(dices[-1]))
     assert np.ptp(dices) > 0.1
@@ -91,63 +102,131 @@ def test_objects_of_a_grid(train_model, evaluate_performance, threshold, min_cel
     np.testing.assert_allclose(corners, 8 * np.reshape(expected, (-1, 4)), atol=8 * 0.4)
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.25, 0.4, 0.49])
-def test_an_edge_is_where_the_probability_crosses_the_threshold(evaluate_performance, probability):
-    evaluate_performance.THRESHOLD = 0.5
-    grid = np.zeros((12, 12), "float32")
-    grid[4:8, 4:8], grid[4:8, 8] = 1, probability
-    ((x, _, width, _),) = evaluate_performance.find_boxes(grid)
-    edge = 7.5 + np.interp(-0.5, [-1, -probability], [0, 1])  # between two cells' centres
-    assert abs((x + width / 2) / 8 - edge) <= 0.1 + 1e-6  # a fifth of a cell is a step
+class SeeingModel:
+    """Stands in for the network: the grid is how bright the cells of the window are, 0 to 1."""
+
+    def __init__(self, later=None):
+        self.grid, self.later = None, later  # what it says after the first look, if anything
+
+    def predict_on_batch(self, windows):
+        if self.grid is None or self.later is None:
+            self.grid = windows.reshape(1, 12, 8, 12, 8, 3).mean(axis=(2, 4, 5)) / 255
+            return self.grid
+        return self.later[None]
 
 
-def test_cells_and_boxes_are_drawn_where_they_are(
-    project, train_model, evaluate_performance, capsys
+def draw_photo(*rectangles):
+    """Return a black photo with white rectangles: xmin, ymin, xmax, ymax in pixels."""
+    photo = Image.new("RGB", (1200, 600), "black")
+    for corners in rectangles:
+        photo.paste("white", corners)
+    return photo
+
+
+def test_each_look_at_each_object_is_closer(evaluate_performance):
+    truth = (150, 75, 650, 325), (740, 210, 960, 390)  # this one is in the other's window
+    photo, model = draw_photo(*truth), SeeingModel()
+    first_grid, objects = evaluate_performance.look(model, photo)
+    assert first_grid.shape == (12, 12) and len(objects) == 2
+    for (boxes, _, window, grid), corners in zip(objects, truth):  # the larger first
+        assert len(boxes) == evaluate_performance.LOOKS
+        found = [evaluate_performance.to_pixels(box, photo) for box in boxes]
+        first, *_, last = np.abs(np.array(found) - corners).max(axis=1)
+        assert first > 15 > last
+        expected = evaluate_performance.predict_grid(model, photo, window)
+        np.testing.assert_array_equal(grid, expected)
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_what_is_not_found_again_keeps_its_box_and_is_doubtful(
+    project, evaluate_performance, columns
 ):
-    Image.new("RGB", (480, 240), "grey").save(project / "photo.png")
-    paths, truth = [project / "photo.png"], np.array([[80, 48, 24, 40]])
-    evaluate_performance.IMAGES = "photo.png"  # prints the boxes of all objects
-    evaluate_performance.THRESHOLD = 0.5
-    (picture,) = evaluate_performance.draw_pictures(paths, GRID[None], [""], truth)
-    printed = "photo.png: boxes [[80.0, 20.0, 200.0, 80.0], [256.0, 128.0, 344.0, 192.0]]"
-    assert printed in capsys.readouterr().out
-    pixels = read_pixels(picture)
+    draw_photo((0, 100, 300, 400)).save(project / "a.png")
+    later = np.zeros((12, 12))
+    later[4:8, :columns] = 1  # nothing, or another object, beside it and outside of the photo
+    evaluate_performance.MIN_CELLS = 1
+    found = evaluate_performance.find_objects(SeeingModel(later), [project / "a.png"])
+    ((_, (row,), _),) = found
+    assert row["xmin"] == 0 and 250 < row["xmax"] < 350 and row["agreement"] == 0
 
-    def thickness(row, column):  # of a vertical red line
-        return is_colour(pixels[row, column - 8 : column + 8], RED).sum()
 
-    assert thickness(50, 2 * 40) > thickness(160, 256) > 0, "the answer's line is thicker"
-    assert is_colour(pixels[100, 338:343], GREEN).any()
-    assert pixels[70, 160].tolist() == pytest.approx([164, 92, 92], abs=9)  # 0.9 * 80 / 255 of red
-    assert pixels[230, 40].tolist() == pytest.approx([144, 112, 112], abs=9)  # 0.4
-    assert pixels[230, 240].tolist() == pytest.approx([128, 128, 128], abs=9)
+def test_cells_and_boxes_are_drawn_where_they_are(train_model, evaluate_performance):
+    photo, names = Image.new("RGB", (480, 240), "grey"), evaluate_performance.CORNERS
+    corners = [300, 20, 400, 100], [20, 130, 100, 200], [320, 130, 460, 220]  # the last is true
+    first, other, true = (dict(zip(names, box)) for box in corners)
+    first |= {"agreement": 0.5, "iou": 0.2} | {f"true_{name}": true[name] for name in names}
+    evaluate_performance.draw_picture(photo, [first, other], GRID)
+    pixels = np.asarray(photo)
+
+    thick, thin, green = (
+        (pixels[row, column - 8 : column + 8] == colour).all(axis=1).sum()  # of vertical lines
+        for row, column, colour in ((60, 300, RED), (165, 20, RED), (210, 320, GREEN))
+    )
+    assert thick > thin > 0 and green > 0, "the prediction for the photo is thicker"
+    for (row, column), expected in {
+        (90, 220): [166, 90, 90],  # 0.95 * 80 / 255 of red
+        (230, 40): [144, 112, 112],  # 0.4
+        (230, 240): [128, 128, 128],
+    }.items():
+        np.testing.assert_allclose(pixels[row, column], expected, atol=2)
     train_model.draw_batch(np.full((1, 96, 96, 3), 128, "uint8"), GRID[None] > 0.5)
     is_green = read_pixels(train_model.FOLDER / "batch.jpg")[:, :96, 1] > 145
     cells = is_green.reshape(12, 8, -1, 8).mean(axis=(1, 3))
     np.testing.assert_array_equal(cells[:, :12] > 0.5, GRID > 0.5)
 
 
-def test_dice_and_iou_are_those_of_the_models_answers(trained, capsys):
+def test_a_row_of_predictions_is_an_object_or_a_photo_without(
+    csvs, evaluate_performance, monkeypatch, capsys
+):
+    monkeypatch.setattr(evaluate_performance, "load_model", SeeingModel)
+    draw_photo((130, 60, 470, 330), (730, 210, 950, 390)).save(csvs / "a.png")
+    draw_photo().save(csvs / "b.png")
+    evaluate_performance.main([str(csvs / "a.png"), str(csvs / "b.png")])
+    assert capsys.readouterr().out.count(".png: box [") == 3
+    rows = read_predictions(evaluate_performance.FOLDER)
+    found = [(row["path"][-5:], row["xmin"] != "") for row in rows]
+    assert found == [("b.png", False), ("a.png", True), ("a.png", True)], "the doubtful first"
+    assert sum(row["picture"] != "" for row in rows) == 2 and "iou" not in rows[0]
+    evaluate_performance.THRESHOLD = 1
+    evaluate_performance.main()
+    assert "validation.csv: 6 photos, IoU 0.000" in capsys.readouterr().out
+    rows = read_predictions(evaluate_performance.FOLDER)
+    assert [(row["xmin"], row["iou"]) for row in rows] == [("", "0")] * 6
+
+
+def test_dice_and_iou_are_those_of_the_first_and_the_last_look(trained):
     train_model, evaluate_performance = trained
-    printed = (train_model.FOLDER / "printed.txt").read_text()
-    for name in ("train.csv", "validation.csv"):
-        (_, boxes), grids = predict(train_model, name)
-        expected = np.array([count_cells(box) for box in boxes])
-        dice = 2 * (grids * expected).sum((1, 2)) / (grids + expected).sum((1, 2))
-        found = [evaluate_performance.find_boxes(grid) for grid in grids]
-        nothing = sum(len(boxes_of_one) == 0 for boxes_of_one in found)
-        assert f"dice {dice.mean():.3f}, nothing in {nothing} photos" in printed
-        answers = np.array([np.concatenate([x, np.zeros((1, 4))])[0] for x in found], "float32")
-        pairs = keras.utils.bounding_boxes.compute_iou(boxes, answers, "center_xywh")
-        assert f"{name}: {len(boxes)} photos, IoU {np.diag(to_numpy(pairs)).mean():.3f}" in printed
-        if name == "train.csv":
-            constant = expected.mean(axis=0)
-            of_mean = 2 * (constant * expected).sum((1, 2)) / (constant + expected).sum((1, 2))
-            assert dice.mean() > of_mean.mean() + 0.1
-    evaluate_performance.THRESHOLD = 1.0
-    evaluate_performance.evaluate(evaluate_performance.load_model(), "validation.csv")
-    printed = capsys.readouterr().out
-    assert "IoU 0.000, median 0.000" in printed and "nothing in 6 photos" in printed
+    rows = [row for row in read_predictions(train_model.FOLDER) if row["iou"]]  # one a photo
+    printed = (train_model.FOLDER / "printed.txt").read_text().partition("validation.csv")[2]
+    for name, title in (("iou", "6 photos, IoU"), ("dice", "dice")):
+        last, first = (np.mean([float(row[k]) for row in rows]) for k in (name, f"first_{name}"))
+        assert f"{title} {last:.3f} (after the first look {first:.3f})" in printed
+    (paths, boxes), grids = predict(train_model, "train.csv")
+    expected = np.array([count_cells(box * 96) for box in boxes])
+    dice = dice_of(grids, expected)
+    assert dice.mean() > dice_of(expected.mean(axis=0), expected).mean() + 0.1, "has learnt"
+    model = evaluate_performance.load_model()
+    found = evaluate_performance.find_objects(model, paths[:8], boxes)
+    for (photo, (row, *_), _), box, first_dice in zip(found, boxes, dice):
+        assert row["first_dice"] == pytest.approx(first_dice, abs=2e-3)
+        for _, _, window, grid in evaluate_performance.look(model, photo)[1][:1]:
+            start, side = window[:2] - window[2:] / 2, window[2:]
+            box = np.concatenate([(box[:2] - start) / side, box[2:] / side]) * 96
+            assert row["dice"] == pytest.approx(dice_of(grid, count_cells(box)), abs=2e-3)
+
+
+def test_size_and_cells_are_those_of_the_model(train_model, evaluate_performance):
+    train_model.MobileNetV2, train_model.CELLS, train_model.IMAGE_SIZE = (
+        create_short_backbone,
+        8,
+        64,
+    )
+    train_model.create_model().save(train_model.FOLDER / "model.keras")
+    train_model.CELLS, train_model.IMAGE_SIZE = 28, 224
+    grid, _ = evaluate_performance.look(evaluate_performance.load_model(), draw_photo())
+    assert grid.shape == (8, 8) and (train_model.CELLS, train_model.IMAGE_SIZE) == (8, 64)
+    create_small_model().save(train_model.FOLDER / "model.keras")  # example 1's
+    assert "model.keras" in message_of(evaluate_performance.load_model)
 
 
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):

@@ -25,7 +25,7 @@ def run_to(moment, script):
     executor = contextlib.nullcontext(SimpleNamespace(map=map))  # threads change in any order
     concurrent.futures.ThreadPoolExecutor = lambda *_: executor
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode, sys.argv = True, [str(script)]
     moments = itertools.count(1)
 
     def hook(event, arguments):
