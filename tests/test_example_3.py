@@ -80,7 +80,7 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         size = RANDOM.uniform(96 / cells, 96, 2)
         box = np.concatenate([RANDOM.uniform(size / 2, 96 - size / 2), size])
         (found,) = evaluate_performance.find_boxes(train_model.to_grid(box[None])[0])
-        assert np.abs(found - box).max() <= 96 / cells + 1e-9
+        assert np.abs(found - box).max() <= 1.4 * 96 / cells, "a cell, and the corners of one"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         (0.5, 2, [[2, 1, 5, 4], [6, 6, 9, 10]]),
         (0.5, 1, [[2, 1, 5, 4], [6, 6, 9, 10], [5, 4, 6, 5]]),
         (0.7, 2, [[2, 1, 5, 4]]),
-        (0.3, 2, [[2, 1, 6, 5], [6, 6, 9, 10], [0, 11, 2, 12]]),  # the corner is above 0.3
+        (0.3, 2, [[2, 1, 5, 4], [6, 6, 9, 10], [0, 11, 2, 12]]),  # with the corner, but no larger
         (0.97, 1, []),
         (0.5, 13, []),
     ],
@@ -182,7 +182,8 @@ def test_a_row_of_predictions_is_an_object_or_a_photo_without(
     draw_photo((130, 60, 470, 330), (730, 210, 950, 390)).save(csvs / "a.png")
     draw_photo().save(csvs / "b.png")
     evaluate_performance.main([str(csvs / "a.png"), str(csvs / "b.png")])
-    assert capsys.readouterr().out.count(".png: box [") == 3
+    printed = capsys.readouterr().out
+    assert printed.count("a.png: box [") == 2 and "b.png: nothing found" in printed
     rows = read_predictions(evaluate_performance.FOLDER)
     found = [(row["path"][-5:], row["xmin"] != "") for row in rows]
     assert found == [("b.png", False), ("a.png", True), ("a.png", True)], "the doubtful first"
