@@ -1,10 +1,10 @@
-# make demo · test · test-backends · lint · copies · benchmark · results
+# make demo · test · test-backends · lint · copies · recipes · benchmark · results
 # Each makes its environment, .venv or .venv-backends, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 BACKENDS = tests/test_backends.py
 
-.PHONY: demo test test-backends lint copies benchmark results
+.PHONY: demo test test-backends lint copies recipes benchmark results
 
 demo: .venv/ready
 	$(RUN) tests/demo.py
@@ -23,6 +23,9 @@ lint: .venv/ready
 
 copies: .venv/ready
 	$(RUN) tests/test_lessons.py --fix
+
+recipes: .venv/ready
+	$(RUN) tests/recipes.py
 
 benchmark: .venv/ready
 	$(RUN) tests/benchmark.py

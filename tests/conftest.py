@@ -62,6 +62,7 @@ def create_short_backbone(input_tensor, **options):
         residual = layers.BatchNormalization(momentum=0.8)(residual)
         features = layers.Add(name=f"block_{block}_add")([features, residual])
     features = layers.BatchNormalization(momentum=0.8, name="block_16_project_BN")(features)
+    features = layers.ReLU(6.0, name="out_relu")(features)
     return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
 
 
@@ -117,7 +118,8 @@ def eagerly():
     tensorflow.config.run_functions_eagerly(True)
     yield
     tensorflow.config.run_functions_eagerly(False)
-    keras.config.set_dtype_policy("float32")  # a recipe changes it
+    keras.config.set_dtype_policy("float32")  # a recipe changes it, another the next
+    keras.distribution.set_distribution(None)
 
 
 @pytest.fixture(scope="session")

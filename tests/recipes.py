@@ -1,68 +1,97 @@
-"""The README's recipes: edits of the scripts, in a table or as diffs."""
+"""The recipes in the tables of the pages: a constant to set, or a diff for `git apply`.
 
+make recipes    # writes the diffs anew when the scripts around them have changed
+"""
+
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TABLE_SCRIPTS = [*(f"example_{n}/train_model.py" for n in "123"), "generate_dataset.py"]
-# A row of the table has a name, what stands in a script, and what to write instead, in backquotes.
-ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| (`[^|]+`) \|", re.MULTILINE)
-# "(2018)" in a name: part of the recipe of 2018, of all examples or of those that are named.
-OF_2018 = re.compile(r"\(2018(?:, example ([\d, ]+))?\)")
-CODE = re.compile(r"`([^`]+)`")
-# A paragraph has a name, in bold, and the script that is edited, in backquotes, before the diff.
-DIFF = re.compile(r"^\*\*([^*]+)\*\*[^*]*?`([\w/]+\.py)`:\n\n```diff\n(.*?)^```", re.S | re.M)
+PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("example_*/README.md"))]
+# A step is a constant, in backquotes, or a link to a diff.
+STEP = re.compile(r"`([A-Z_]+ = [^`]+)`|\[[^]]+\]\((?:example_\d/)?(recipes/\w+\.diff)\)")
 
-Recipe = namedtuple("Recipe", "name edits")  # edits: of which script, what is replaced, by what
+Run = namedtuple("Run", "example name")  # name: its steps ("EPOCHS = 45, recipes/adam.diff")
 
 
-def find_script(code):
-    """Return the first script that has a piece of code exactly once."""
-    texts = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in TABLE_SCRIPTS}
-    return next(name for name, text in texts.items() if text.count(code) == 1)
+def read_row(line, page):
+    """Return the run that is named in the first cell of a table's row of a page, or None.
+
+    In README.md "example 1, `EPOCHS = 45`"; in an example's page just "default" or one step.
+    """
+    cell = line.removeprefix("| ").partition(" |")[0]
+    first, *others = re.split(", (?=[`[])", cell)
+    example = page.parent.name if page in PAGES[1:] else None
+    if re.fullmatch(r"example \d", first):
+        example = first.replace(" ", "_")
+    elif first != "default":
+        others.insert(0, first)
+    steps = [STEP.fullmatch(step) for step in others]
+    if not line.startswith("| ") or example is None or not all(steps):
+        return None
+    return Run(example, ", ".join(step[1] or step[2] for step in steps) or "default")
 
 
-def read_recipes():
-    """Return the recipes of README.md, those of the table first."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = text.partition("\n## Recipes\n")[2].partition("\n## ")[0]
-    recipes = []
-    for name, old_cell, new_cell in ROW.findall(section):
-        pairs = zip(CODE.findall(old_cell), CODE.findall(new_cell), strict=True)
-        recipes.append(Recipe(name, [(find_script(old), old, new) for old, new in pairs]))
-    for name, script, diff in DIFF.findall(section):
-        edits = []
-        for hunk in diff.split("@@\n"):
-            lines = hunk.splitlines(keepends=True)
-            old = "".join(line[1:] for line in lines if not line.startswith("+"))
-            new = "".join(line[1:] for line in lines if not line.startswith("-"))
-            edits.append((script, old, new))
-        recipes.append(Recipe(name, edits))
-    return recipes + [combine_2018(recipes, example) for example in "123"]
+def read_runs():
+    """Return the runs that the tables of the pages name, each once."""
+    rows = [read_row(line, page) for page in PAGES for line in page.read_text("utf-8").splitlines()]
+    return [*dict.fromkeys(run for run in rows if run is not None)]
 
 
-def combine_2018(recipes, example):
-    """Return all of 2018's edits of an example as one recipe."""
-    edits = []
-    for recipe in recipes:
-        mark = OF_2018.search(recipe.name)
-        if mark and example in (mark.group(1) or "123"):
-            script = f"example_{example}/train_model.py"
-            edits.extend((script, old, new) for _, old, new in recipe.edits)
-    return Recipe(f"example {example} as in 2018", edits)
+def apply(run, folder, *options):
+    """Edit the copies of an example's scripts in a folder; git takes the options."""
+    # In a folder of another repository `git apply` would do nothing, and say nothing.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(folder).resolve().parent)}
+    for step in run.name.split(", "):
+        if step.endswith(".diff"):
+            command = ["git", "apply", *options, REPOSITORY / run.example / step]
+            subprocess.run(command, cwd=folder, env=environment, check=True)
+        elif step != "default":
+            set_constant(Path(folder, run.example), step)
 
 
-def example_of(recipe):
-    """Return the folder of the example that a recipe is for."""
-    return min(script for script, _, _ in recipe.edits).partition("/")[0]
+def set_constant(folder, line):
+    """Write a constant into the one of an example's scripts that has it."""
+    pattern, count = re.compile(rf"^{line.partition(' = ')[0]} = .*", re.MULTILINE), 0
+    for script in (folder / "train_model.py", folder / "evaluate_performance.py"):
+        text, replaced = pattern.subn(lambda _: line, script.read_text(encoding="utf-8"))
+        script.write_text(text, encoding="utf-8")
+        count += replaced
+    if count != 1:
+        raise ValueError(f"{folder.name} has not one line of this constant, but {count}: {line}")
 
 
-def apply(recipe, folder):
-    """Edit the scripts of a recipe in a folder with a copy of them."""
-    for name, old, new in recipe.edits:
-        script = Path(folder, name)
-        text = script.read_text(encoding="utf-8")
-        if text.count(old) != 1:
-            raise ValueError(f"{recipe.name}: {name} does not have once:\n{old}")
-        script.write_text(text.replace(old, new), encoding="utf-8")
+def refresh(file):
+    """Write a diff anew for the scripts as they are now; say where `patch` had to guess."""
+    parts = re.split(r"^(?=diff --git)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    with tempfile.TemporaryDirectory(prefix="recipes-") as folder:
+        for part in parts[1:]:  # one for each script
+            script = re.search(r"^\+\+\+ b/(.*)", part, re.MULTILINE)[1]
+            for copy in (Path(folder, side, script) for side in "ab"):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(REPOSITORY / script, copy)
+            # What is removed, or stands around it, has the constants of now.
+            text = copy.read_text(encoding="utf-8")
+            for name, value in re.findall(r"^([A-Z_]+)( = .*)", text, re.MULTILINE):
+                old = re.compile(rf"(?<=^[- ]){name} = .*", re.MULTILINE)
+                part = old.sub(lambda _, now=f"{name}{value}": now, part)
+            command = ["patch", "--strip=1", "--fuzz=3", "--no-backup-if-mismatch"]
+            options = {"cwd": Path(folder, "b"), "capture_output": True, "text": True}
+            patched = subprocess.run(command, input=part, **options)
+            if patched.returncode != 0 or "fuzz" in patched.stdout:
+                print(f"Look at {file}, and mend it where hunks failed:\n{patched.stdout}")
+            if patched.returncode != 0:
+                return  # stays as it is
+        command = ["git", "diff", "--no-index", "--no-prefix", "a", "b"]
+        diff = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+    file.write_text(diff, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for diff_file in sorted(REPOSITORY.glob("example_*/recipes/*.diff")):
+        refresh(diff_file)

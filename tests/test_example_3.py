@@ -89,7 +89,7 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         (0.5, 2, [[2, 1, 5, 4], [6, 6, 9, 10]]),
         (0.5, 1, [[2, 1, 5, 4], [6, 6, 9, 10], [5, 4, 6, 5]]),
         (0.7, 2, [[2, 1, 5, 4]]),
-        (0.3, 2, [[2, 1, 5, 4], [6, 6, 9, 10], [0, 11, 2, 12]]),  # with the corner, but no larger
+        (0.3, 2, [[2, 1, 5, 4], [6, 6, 9, 10], [0, 11, 2, 12]]),  # joined, but not moved
         (0.97, 1, []),
         (0.5, 13, []),
     ],
