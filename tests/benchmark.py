@@ -32,7 +32,7 @@ def compare(what, ours, reference):
     """Time both in turn and print how many times as long ours takes: the median, and the range."""
     seconds(ours)  # the first calls warm up
     seconds(reference)
-    ratios = [seconds(ours) / seconds(reference) for _ in range(5)]
+    ratios = [seconds(ours) / seconds(reference) for _ in range(3)]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(f"{what:62} {statistics.median(ratios):6.2f} ({spread})", flush=True)
 
@@ -40,7 +40,7 @@ def compare(what, ours, reference):
 def time_training(folder):
     """Compare an epoch of example 1, from memory and from disk, with one on windows cut before."""
     train_model = import_script(folder, "example_1/train_model", pytest.MonkeyPatch())
-    set_constants(train_model, WEIGHTS=None, WINDOWS_PER_EPOCH=80)
+    set_constants(train_model, WEIGHTS=None, WINDOWS_PER_EPOCH=40)
     model = train_model.create_model()
     model.compile("sgd", train_model.box_loss)
     rows = train_model.read_csv("train.csv")
@@ -55,12 +55,13 @@ def time_training(folder):
 def time_evaluation(folder):
     """Compare three looks at each validation photo with one."""
     script = import_script(folder, "example_1/evaluate_performance", pytest.MonkeyPatch())
+    script.train_model.WEIGHTS = None
     model = script.train_model.create_model()
     paths, _ = script.read_csv("validation.csv")
 
     def find(looks):
         script.LOOKS = looks
-        return [*script.find_objects(model, paths[:20])]
+        return [*script.find_objects(model, paths[:10])]
 
     compare("evaluation, LOOKS = 3: LOOKS = 1", lambda: find(3), lambda: find(1))
 
@@ -71,6 +72,6 @@ if __name__ == "__main__":
         copy_scripts(Path(name))
         draw_dataset(name, photos)
         print(f"{os.cpu_count()} cores. What: against what; ratio of the times (range)")
-        import_script(Path(name), "generate_dataset", pytest.MonkeyPatch()).main()
+        seconds(import_script(Path(name), "generate_dataset", pytest.MonkeyPatch()).main)
         time_training(Path(name))
         time_evaluation(Path(name))

@@ -80,7 +80,7 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         size = RANDOM.uniform(96 / cells, 96, 2)
         box = np.concatenate([RANDOM.uniform(size / 2, 96 - size / 2), size])
         (found,) = evaluate_performance.find_boxes(train_model.to_grid(box[None])[0])
-        assert np.abs(found - box).max() <= 1.1 * 96 / cells
+        assert np.abs(found - box).max() <= 1.4 * 96 / cells, "a cell, and the corners of one"
 
 
 @pytest.mark.parametrize(
