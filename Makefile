@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(RUN) tests/demo.py
 
 test: .venv/ready
-	@echo "The tests take about a quarter of an hour on two cores."
+	@echo "The tests take about four minutes on two cores."
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder $(addprefix --ignore=,$(BACKENDS))
 
