@@ -85,6 +85,8 @@ def read_csv(name):
 def load_photo(path, longest_side=None):
     """Return a photo, RGB, rotated as its EXIF orientation says; OSError if it cannot be read."""
     try:  # only these formats: for EPS Pillow would start another program
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("there is no such file")
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             if photo.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel, save it with 8")
@@ -132,7 +134,7 @@ def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
     closest, widest = 1.2 * size, 1.3
-    # Every scale between, close-ups and wide windows more often: those are what evaluation needs.
+    # Any scale between; both ends, at which evaluation looks, are the most frequent.
     scale = closest * (widest / closest) ** rng.beta(0.5, 0.5)
     side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
@@ -330,11 +332,14 @@ class SaveModel(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         figures = [f"{name} {value:.3f}" for name, value in logs.items() if "val_" in name]
-        print(f"{EPOCHS} epochs. At the first look: {', '.join(figures)}")
+        minutes = (time.time() - self.start) / 60
+        print(f"{self.trained} epochs in {minutes:.0f} minutes: {', '.join(figures)} (first look)")
 
 
 def check_size(path, size):
     """Stop if a photo has not the (width, height) of its row: its box would be elsewhere."""
+    if not path.is_file():
+        return  # `load_photo` will say so
     try:
         with Image.open(path) as photo:  # reads only the start of the file
             found = photo.size
@@ -408,7 +413,9 @@ def keep_older_training():
 
 def draw_curves():
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    log = np.atleast_1d(np.genfromtxt(FOLDER / "log.csv", delimiter=",", names=True))
+    # A line that a full disk or a kill has cut is left out, with a warning of NumPy's.
+    log = np.genfromtxt(FOLDER / "log.csv", delimiter=",", names=True, invalid_raise=False)
+    log = np.atleast_1d(log)
     names = [name.removeprefix("val_") for name in log.dtype.names if name.startswith("val_")]
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):

@@ -573,9 +573,10 @@ def test_a_csv_that_is_wrong(project, train_model, content, part):
 
 
 def test_a_photo_that_is_missing_broken_or_a_program_is_named(pets, train_model, monkeypatch):
-    files = [pets / "images" / f"{name}.jpg" for name in ("gone", "half", "postscript")]
+    files = [pets / "images" / f"{name}.jpg" for name in ("gone", "half", "postscript", "pipe")]
     files[1].write_bytes((pets / "images" / "Amber_Cat_1.jpg").read_bytes()[:2000])
     files[2].write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    os.mkfifo(files[3])  # to be waited for, without end
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
     for file in files:
         with pytest.raises(OSError, match=f"{file.name} cannot be read: "):

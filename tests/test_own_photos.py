@@ -128,6 +128,19 @@ def test_whose_box_a_photo_has(project, generate_dataset, layout, annotations):
     assert {row.path: row[3:7] for row in generate_dataset.read_rows()} == expected
 
 
+def test_swapped_names_are_counted(project, generate_dataset, capsys):
+    (project / "my_photos").mkdir()
+    for name, filename in (("0", "1.jpg"), ("1", "0.jpg"), ("2", "2.jpg")):
+        fields = {"filename": filename, "path": "", "width": 0, "height": 0, "name": "cat"}
+        xml = TEMPLATE.format(**fields, box=(1, 2, 30, 40))
+        (project / "my_photos" / f"{name}.xml").write_text(xml, "utf-8")
+        Image.new("RGB", (100, 80)).save(project / "my_photos" / f"{name}.jpg")
+    generate_dataset.DATASET_FOLDER, generate_dataset.ANNOTATIONS_FOLDER = "my_photos", None
+    generate_dataset.CLASS_FROM = "object"
+    assert len(generate_dataset.read_rows()) == 3
+    assert "2  XMLs whose <filename> is another photo" in capsys.readouterr().out
+
+
 VOC = TEMPLATE.format(filename="a", path="", width=100, height=80, name="é", box=(10.5, 2, 30, 40))
 CVAT = "<annotations><image name='a.jpg'><box xtl='1' label='cat'/></image></annotations>"
 ODD_XMLS = {  # file: its content, and its row's class or what is said

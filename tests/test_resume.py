@@ -93,6 +93,19 @@ def test_a_finished_training_goes_on_with_more_epochs(train_model):
     assert not [*train_model.FOLDER.glob("20*")], "it is no older training"
 
 
+@pytest.mark.parametrize("kept", [0, -9], ids=["empty", "cut"])
+def test_a_log_that_a_full_disk_cut_ends_no_training(train_model, kept, capsys):
+    train_model.EPOCHS = 2
+    train_model.main()
+    log = train_model.FOLDER / "log.csv"
+    log.write_text(log.read_text()[:kept])
+    (train_model.FOLDER / "curves.png").unlink()
+    train_model.EPOCHS, train_model.RESUME = 4, True
+    train_model.main()
+    assert (train_model.FOLDER / "curves.png").exists() and "3" in log.read_text()
+    assert "2 epochs in 0 minutes: val_iou 0." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "image_size", "epochs", "part"),
     [
