@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY, import_example, predict
+from scripts import REPOSITORY, import_example, predict
 
 BACKENDS = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 
@@ -26,7 +26,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 import keras, numpy as np, pytest
-from conftest import create_short_backbone, import_example, predict
+from scripts import create_short_backbone, import_example, predict
 
 project, backend, summary = Path(sys.argv[1]), keras.backend.backend(), {}
 for example in ("example_1", "example_2", "example_3"):
@@ -60,7 +60,7 @@ print(json.dumps(summary))
 
 def start(code, *arguments, path="", **environment):
     """Start a Python process in which the tests' modules are found, and those in `path`."""
-    environment["PYTHONPATH"] = f"{path}{os.pathsep}{os.path.dirname(__file__)}"
+    environment["PYTHONPATH"] = f"{path}{os.pathsep}{REPOSITORY / 'tests' / 'support'}"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | environment,
@@ -102,9 +102,9 @@ def test_each_backend_trains_and_evaluates_with_the_same_numbers(
 
 # Trains example 1 with the recipe for several devices, as one of two processes or as one alone.
 DISTRIBUTED = """
-import sys, conftest, keras, train_model
-conftest.set_constants(train_model, **conftest.SHORT)
-train_model.MobileNetV2 = conftest.create_short_backbone
+import sys, scripts, keras, train_model
+scripts.set_constants(train_model, **scripts.SHORT)
+train_model.MobileNetV2 = scripts.create_short_backbone
 train_model.AUGMENT, train_model.EPOCHS = False, int(sys.argv[1])
 train_model.main()
 print(len(keras.distribution.list_devices()), "devices")

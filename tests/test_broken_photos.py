@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from draw_pets import write_xml
-from test_generate_dataset import make_rows
+from scripts import make_rows
 
 SIZE = (24, 20)
 BOX = (3, 2, 20, 17)

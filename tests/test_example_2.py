@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import create_small_model, message_of, predict, read_predictions, to_numpy, train
+from checks import check_gradient, message_of
 from exports import check_exports
-from test_example_1 import check_gradient
+from scripts import create_small_model, predict, read_predictions, to_numpy, train
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
@@ -102,6 +102,7 @@ def test_the_loss_is_the_weighted_sum_of_both(trained):
     assert log["val_loss"][-1] == pytest.approx(2 * box_loss + class_loss, rel=1e-3)
 
 
+@pytest.mark.oldest
 def test_the_figures_are_those_of_the_predictions(trained):
     train_model, _ = trained
     rows = read_predictions(train_model.FOLDER)
@@ -211,5 +212,6 @@ def test_wrong_classes_come_first_on_the_contact_sheet(csvs, evaluate_performanc
     assert agreements == sorted({*agreements}) and len(rows) == 6
 
 
+@pytest.mark.oldest
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):
     check_exports(trained[0], tmp_path)

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import (
-    create_short_backbone,
-    create_small_model,
-    message_of,
-    predict,
-    read_predictions,
-    to_numpy,
-)
+from checks import GREEN, RED, check_gradient, message_of, read_pixels
 from exports import check_exports
-from test_example_1 import GREEN, RED, check_gradient, read_pixels
+from scripts import create_short_backbone, create_small_model, predict, read_predictions, to_numpy
 
 RANDOM = np.random.default_rng(0)
 GRID = np.zeros((12, 12), "float32")
@@ -195,6 +188,7 @@ def test_a_row_of_predictions_is_an_object_or_a_photo_without(
     assert [(row["xmin"], row["iou"]) for row in rows] == [("", "0")] * 6
 
 
+@pytest.mark.oldest
 def test_dice_and_iou_are_those_of_the_first_and_the_last_look(trained):
     train_model, evaluate_performance = trained
     rows = [row for row in read_predictions(train_model.FOLDER) if row["iou"]]  # one a photo
@@ -230,5 +224,6 @@ def test_size_and_cells_are_those_of_the_model(train_model, evaluate_performance
     assert "model.keras" in message_of(evaluate_performance.load_model)
 
 
+@pytest.mark.oldest
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):
     check_exports(trained[0], tmp_path)

@@ -1,8 +1,6 @@
 """Tests of generate_dataset.py: what becomes a row, what does not and why, and what is written."""
 
-import csv
 import hashlib
-import io
 import os
 import re
 import resource
@@ -20,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageDraw
 
-from conftest import edit, message_of
+from checks import message_of
 from draw_pets import BREEDS, draw_dataset, draw_pet, write_xml
+from scripts import edit, make_rows, read_csvs
 
 SIZE, BOX = (100, 80), (10, 20, 60, 70)  # of add_pet's photo
 CSVS = ("train.csv", "validation.csv")
@@ -58,20 +57,6 @@ def replace_in(file, pattern, text):
     changed, count = re.subn(pattern, lambda _: text, file.read_text("utf-8"))
     assert count == 1, pattern
     file.write_text(changed, "utf-8")
-
-
-def read_csvs(project):
-    """Return the rows of train.csv and those of validation.csv as dictionaries of strings."""
-    texts = [(project / name).read_text("utf-8") for name in CSVS]
-    columns = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id\n"
-    assert all(text.startswith(columns) for text in texts)
-    return [list(csv.DictReader(io.StringIO(text, newline=""))) for text in texts]
-
-
-def make_rows(script):
-    """Run main() and return the rows of all photos by their paths."""
-    script.main()
-    return {row["path"]: row for rows in read_csvs(script.ROOT) for row in rows}
 
 
 def read_row(script):
@@ -398,6 +383,7 @@ def test_classes_that_differ_in_capitals(project, generate_dataset, capsys):
 # Augmentation
 
 
+@pytest.mark.oldest
 def test_copies_are_what_the_csv_says_and_the_same_again(few_pets, augmenting, monkeypatch):
     def make_files():
         shutil.rmtree(few_pets / "augmented", ignore_errors=True)

@@ -11,8 +11,8 @@ import signal
 import sys
 from types import SimpleNamespace
 
-from conftest import edit
 from draw_pets import draw_dataset
+from scripts import edit
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 

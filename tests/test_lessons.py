@@ -1,47 +1,12 @@
 """The lessons stay short, and what is the same in the three examples is the same text.
 
-make copies    # the same file, run with --fix: copies example 1's text into examples 2 and 3
+tests/tools/copies.py says what may differ, and makes the copies.
 """
-
-import ast
-import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DIFFERENT = {  # what has the same name as in example 1 and another text, and why
-    "example_2/train_model.py": {
-        "LEARNING_RATE": "two losses pull at one network",
-        "read_csv": "classes too",
-        "PhotoDataset": "classes too",
-        "create_model": "two heads",
-        "main": "two losses, two metrics",
-    },
-    "example_2/evaluate_performance.py": {
-        "load_model": "names of classes too",
-        "look_once": "the model has two answers",
-        "look": "the model has two answers",
-        "find_objects": "classes too",
-        "draw_picture": "classes too",
-        "main": "classes too",
-    },
-    "example_3/train_model.py": {
-        "PhotoDataset": "a grid instead of a box",
-        "draw_batch": "a grid instead of a box",
-        "create_model": "a grid instead of a box",
-        "main": "another loss, another metric",
-    },
-    "example_3/evaluate_performance.py": {
-        "load_model": "the model answers with a grid",
-        "look": "a grid and any number of boxes",
-        "overlap": "train_model.py has no IoU",
-        "find_objects": "a grid and any number of boxes",
-        "print_figures": "dice too",
-        "draw_picture": "a grid and any number of boxes",
-        "main": "several rows a photo",
-    },
-}
+from copies import DIFFERENT, REPOSITORY, read_pair, read_parts
+
 TRAINING = (
     "TRAIN_CSV VALIDATION_CSV WEIGHTS ALPHA IMAGE_SIZE FROZEN_LAYERS AUGMENT EPOCHS "
     "WINDOWS_PER_EPOCH BATCH_SIZE LEARNING_RATE THREADS INMEMORY KEPT_SIZE RESUME SEED"
@@ -64,41 +29,6 @@ FIXED = {
     "CORNERS",
     "TRUE_CORNERS",
 }  # not for users
-
-
-def read_parts(script):
-    """Return the lines of a script's constants, functions, classes and `if`s, by name, in order."""
-    text = (REPOSITORY / script).read_text(encoding="utf-8")
-    lines, parts = text.splitlines(keepends=True), {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign):
-            name = ast.unparse(node.targets[0])
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            name = node.name
-        elif isinstance(node, ast.If):  # what is done as a command only: Ctrl-C, main()
-            name = f"as a command: {ast.unparse(node.body[0]).split('(')[0][:12]}"
-        else:
-            continue
-        parts[name] = "".join(lines[node.lineno - 1 : node.end_lineno])
-    return parts
-
-
-def read_pair(script):
-    """Return the parts of a script and of example 1's script of the same name."""
-    return read_parts(script), read_parts(f"example_1/{Path(script).name}")
-
-
-def fix(script):
-    """Rewrite what a script shares with example 1; return whether anything changed."""
-    file = REPOSITORY / script
-    text = old_text = file.read_text(encoding="utf-8")
-    copies, originals = read_pair(script)
-    for name, original in originals.items():
-        if name in copies and name not in DIFFERENT[script]:
-            assert text.count(copies[name]) == 1
-            text = text.replace(copies[name], original)
-    file.write_text(text, encoding="utf-8")
-    return text != old_text
 
 
 @pytest.mark.parametrize("script", DIFFERENT)
@@ -126,10 +56,3 @@ def test_a_lesson_is_short_and_has_the_constants_of_the_design(script):
     if constants:
         assert names == set(constants.split())
         assert all(parts[name].count("\n") == 1 for name in names), "one line each"
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] != ["--fix"]:
-        sys.exit(__doc__)
-    for script_name in DIFFERENT:
-        print(f"{script_name}: {'rewritten' if fix(script_name) else 'the same already'}")

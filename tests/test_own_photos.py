@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from conftest import message_of
+from checks import message_of
 
 # CVAT names the sub-folder in <filename>, writes decimals and <attributes>; labelImg writes <path>.
 TEMPLATE = """<?xml version="1.0" encoding="utf-8"?>

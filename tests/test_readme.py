@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import draw_pets
-from conftest import edit
+from scripts import edit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = ["README.md", *(f"example_{n}/README.md" for n in "123"), "tests/README.md"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 import recipes
 import results
-from conftest import SHORT, create_short_backbone, edit, import_script
+from scripts import SHORT, create_short_backbone, edit, import_script
 
 BRIEF = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 24}
 CONSTANTS = {**SHORT, "BATCH_SIZE": 16, "FROZEN_LAYERS": 12, "CLASSES": 2}

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import create_short_backbone, create_small_model, edit, message_of
+from checks import message_of
+from scripts import create_short_backbone, create_small_model, edit
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

@@ -37,7 +37,7 @@ def check_exports(train_model, folder):
     signature = [keras.Input((96, 96, 3), dtype="uint8", name="photos")]
     for name, (form, options, tolerance) in EXPORTS.items():
         path = folder / name
-        model.export(path, format=form, input_signature=signature, verbose=False, **options)
+        model.export(str(path), format=form, input_signature=signature, verbose=False, **options)
         predict = load(path)
         answers = zip(*(predict(photo[None]) for photo in photos))
         for answer, of_keras in zip(answers, expected, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import draw_pets
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PHOTOS = 400
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import copy_scripts, import_script, set_constants
 from draw_pets import draw_dataset
+from scripts import copy_scripts, import_script, set_constants
 
 
 def seconds(function):

@@ -1,6 +1,6 @@
-"""Draw the README's pictures with the scripts that they are about.
+"""Draw the pages' pictures with the scripts that they are about.
 
-.venv/bin/python tests/draw_readme.py
+PYTHONPATH=tests/support .venv/bin/python tests/tools/draw_pages.py
 
 example_1/networks.png and example_3/grid.jpg need no training: their shapes and cells are those of
 the networks and functions in the scripts. Each example's predictions.jpg is the predictions.png
@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import draw_pets
-from conftest import REPOSITORY, import_script
+from scripts import REPOSITORY, import_script
 
 BLUE, ORANGE, GREY = "#cfe2f8", "#fddcb8", "#404040"
 ARROW = {"arrowstyle": "->", "color": GREY}

@@ -1,17 +1,12 @@
-"""The recipes in the tables of the pages: a constant to set, or a diff for `git apply`.
-
-make recipes    # writes the diffs anew when the scripts around them have changed
-"""
+"""The recipes in the tables of the pages: a constant to set, or a diff for `git apply`."""
 
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from collections import namedtuple
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("example_*/README.md"))]
 # A step is a constant, in backquotes, or a link to a diff.
 STEP = re.compile(r"`([A-Z_]+ = [^`]+)`|\[[^]]+\]\((?:example_\d/)?(recipes/\w+\.diff)\)")
@@ -64,34 +59,3 @@ def set_constant(folder, line):
         count += replaced
     if count != 1:
         raise ValueError(f"{folder.name} has not one line of this constant, but {count}: {line}")
-
-
-def refresh(file):
-    """Write a diff anew for the scripts as they are now; say where `patch` had to guess."""
-    parts = re.split(r"^(?=diff --git)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    with tempfile.TemporaryDirectory(prefix="recipes-") as folder:
-        for part in parts[1:]:  # one for each script
-            script = re.search(r"^\+\+\+ b/(.*)", part, re.MULTILINE)[1]
-            for copy in (Path(folder, side, script) for side in "ab"):
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(REPOSITORY / script, copy)
-            # What is removed, or stands around it, has the constants of now.
-            text = copy.read_text(encoding="utf-8")
-            for name, value in re.findall(r"^([A-Z_]+)( = .*)", text, re.MULTILINE):
-                old = re.compile(rf"(?<=^[- ]){name} = .*", re.MULTILINE)
-                part = old.sub(lambda _, now=f"{name}{value}": now, part)
-            command = ["patch", "--strip=1", "--fuzz=3", "--no-backup-if-mismatch"]
-            options = {"cwd": Path(folder, "b"), "capture_output": True, "text": True}
-            patched = subprocess.run(command, input=part, **options)
-            if patched.returncode != 0 or "fuzz" in patched.stdout:
-                print(f"Look at {file}, and mend it where hunks failed:\n{patched.stdout}")
-            if patched.returncode != 0:
-                return  # stays as it is
-        command = ["git", "diff", "--no-index", "--no-prefix", "a", "b"]
-        diff = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
-    file.write_text(diff, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    for diff_file in sorted(REPOSITORY.glob("example_*/recipes/*.diff")):
-        refresh(diff_file)

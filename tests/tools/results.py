@@ -1,7 +1,7 @@
 """Train what the tables of the pages name: into tests/results.csv, and from there into the tables.
 
-make results                                # on the photos that generate_dataset.py downloads
-.venv/bin/python tests/results.py FOLDER    # on FOLDER/images and FOLDER/annotations/xmls
+make results                  # on the photos that generate_dataset.py downloads
+make results PHOTOS=folder    # on folder/images and folder/annotations/xmls
 
 Each run has a core of its own, whose minutes count. Those in results.csv are not trained again.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import recipes
-from conftest import copy_scripts
+from scripts import copy_scripts
 
 REPOSITORY = recipes.REPOSITORY
 RESULTS = REPOSITORY / "tests" / "results.csv"

@@ -1,0 +1,139 @@
+"""What tests and tools do with the scripts: copy, import and edit them, train for seconds."""
+
+import contextlib
+import csv
+import functools
+import importlib
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHORT = {  # constants for trainings of seconds, from random weights
+    "WEIGHTS": None,
+    "ALPHA": 0.35,
+    "IMAGE_SIZE": 96,
+    "FROZEN_LAYERS": 0,
+    "EPOCHS": 2,
+    "WINDOWS_PER_EPOCH": 24,
+    "KEPT_SIZE": 192,
+    "BATCH_SIZE": 8,
+    "CLASSES": 3,  # of example 2
+    "BOX_WEIGHT": 2.0,
+    "CELLS": 12,  # of example 3
+}
+
+to_numpy = keras.ops.convert_to_numpy
+
+
+def create_small_model(image_size=96):
+    """Return a model that trains in no time: four numbers from the mean colour of the photo."""
+    photos = keras.Input((image_size, image_size, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(photos))
+    middle = keras.initializers.Constant(image_size / 2)
+    return keras.Model(photos, layers.Dense(4, bias_initializer=middle)(pooled))
+
+
+def create_short_backbone(input_tensor, **options):
+    """Return what stands in for MobileNetV2: a block with a residual sum for each stride."""
+    features = input_tensor
+    for filters, block in ((16, 0), (24, 2), (32, 5), (64, 12), (96, 15)):
+        features = layers.ZeroPadding2D(((0, 1), (0, 1)))(features)
+        features = layers.Conv2D(filters, 3, strides=2, use_bias=False)(features)
+        features = layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.8)(features))
+        residual = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
+        residual = layers.BatchNormalization(momentum=0.8)(residual)
+        features = layers.Add(name=f"block_{block}_add")([features, residual])
+    features = layers.BatchNormalization(momentum=0.8, name="block_16_project_BN")(features)
+    features = layers.ReLU(6.0, name="out_relu")(features)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], features)
+
+
+def set_constants(script, **constants):
+    """Give an imported script those of these constants that it has."""
+    for name, value in constants.items():
+        if hasattr(script, name):
+            setattr(script, name, value)
+
+
+def edit(script, **constants):
+    """Write those of these constants that a script has into it, as a user does; count them."""
+    text, edited = script.read_text(encoding="utf-8"), 0
+    for name, value in constants.items():
+        line = f"{name} = {value!r}"
+        text, count = re.subn(rf"^{name} = .*", lambda _, line=line: line, text, flags=re.MULTILINE)
+        edited += count
+    script.write_text(text, encoding="utf-8")
+    return edited
+
+
+def copy_scripts(folder):
+    shutil.copy(REPOSITORY / "generate_dataset.py", folder)
+    for script in REPOSITORY.glob("example_*/*.py"):
+        (folder / script.parent.name).mkdir(exist_ok=True)
+        shutil.copy(script, folder / script.parent.name)
+
+
+def import_script(project, script, monkeypatch):
+    """Import a script of `project` anew, by its path without `.py`."""
+    folder, _, name = script.rpartition("/")
+    monkeypatch.syspath_prepend(project / folder)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+def import_example(project, example, monkeypatch):
+    """Import an example's two scripts anew, set for a short training."""
+    train_model = import_script(project, f"{example}/train_model", monkeypatch)
+    set_constants(train_model, **SHORT)
+    return train_model, import_script(project, f"{example}/evaluate_performance", monkeypatch)
+
+
+def predict(train_model, csv_name):
+    """Return the columns of a CSV and what the trained model predicts of its whole photos."""
+    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    rows = train_model.read_csv(csv_name)
+    photos = [train_model.load_photo(path) for path in rows[0]]
+    windows = [train_model.cut_window(photo, train_model.WHOLE_PHOTO) for photo in photos]
+    return rows, model.predict(np.stack(windows))
+
+
+def read_predictions(folder):
+    """Return the rows of the predictions.csv in an example's folder."""
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@functools.cache
+def train(folder, example):
+    """Train and evaluate an example in a folder with CSVs; it takes seconds."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        train_model, evaluate_performance = import_example(folder, example, monkeypatch)
+        train_model.MobileNetV2 = create_short_backbone
+        train_model.EPOCHS, train_model.LEARNING_RATE, train_model.AUGMENT = 16, 3e-3, False
+        train_model.WINDOWS_PER_EPOCH = 48
+        train_model.main()
+        printed = folder / example / "printed.txt"
+        with open(printed, "w") as file, contextlib.redirect_stdout(file):
+            evaluate_performance.main()
+
+
+def read_csvs(project):
+    """Return the rows of train.csv and those of validation.csv as dictionaries of strings."""
+    texts = [(project / name).read_text("utf-8") for name in ("train.csv", "validation.csv")]
+    columns = "path,width,height,xmin,ymin,xmax,ymax,class_name,class_id\n"
+    assert all(text.startswith(columns) for text in texts)
+    return [list(csv.DictReader(io.StringIO(text, newline=""))) for text in texts]
+
+
+def make_rows(script):
+    """Run main() and return the rows of all photos by their paths."""
+    script.main()
+    return {row["path"]: row for rows in read_csvs(script.ROOT) for row in rows}
