@@ -2,8 +2,9 @@
 
     python generate_dataset.py
 
-Edit the constants, then run. The CSVs have a row a photo: path (from this folder), width and height
-of the upright photo, xmin, ymin, xmax and ymax of its box in pixels, class_name and class_id.
+Edit the constants, then run. The CSVs have one row per photo: path (from this folder), width and
+height, xmin, ymin, xmax and ymax of its box, class_name and class_id. Sizes and boxes are in pixels
+of the photo, rotated as its EXIF orientation says.
 """
 
 import signal
@@ -139,14 +140,14 @@ def find_photo(xml, annotation, photos):
 
 
 def check_photo(file):
-    """Read a photo as training does, but fast; return upright size, orientation, thumbnail."""
+    """Read a photo as training does, but fast; return its rotated size, orientation, thumbnail."""
     try:
         with Image.open(file, formats=FORMATS) as photo:
             size, orientation = photo.size, photo.getexif().get(ExifTags.Base.Orientation)
             photo.draft("L", (1, 1))  # reads a JPEG to its end, but makes an eighth of it, in grey
             if photo.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel, save it with 8")
-            upright = ImageOps.exif_transpose(photo).convert("RGB").convert("L")
+            rotated = ImageOps.exif_transpose(photo).convert("RGB").convert("L")
             # 5 to 8 are quarter turns. Asked for again, because Pillow turns a TIFF by itself.
             if photo.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
                 size = size[::-1]
@@ -155,7 +156,7 @@ def check_photo(file):
         if Path(file).read_bytes()[4:8] == b"ftyp":
             reason = "the photo is HEIC, convert it by sips (Mac) or heif-convert (Linux)"
         raise ValueError(f"{reason}: {file}: {error}") from error
-    grey = np.asarray(upright.resize((16, 16), Image.Resampling.BOX), "float32").ravel()
+    grey = np.asarray(rotated.resize((16, 16), Image.Resampling.BOX), "float32").ravel()
     grey = grey - grey.mean()
     return size, orientation, grey / max(np.linalg.norm(grey), 1)
 
@@ -203,7 +204,7 @@ def read_row(photo, annotation):
     fits, fits_stored = (0 in said or np.allclose(said, s, 0, 1) for s in (size, size[::-1]))
     fits_stored = fits_stored and orientation in (5, 6, 7, 8)
     if not fits and not fits_stored:
-        raise ValueError(f"the XML's size is not the upright photo's: {said} and {size}")
+        raise ValueError(f"the XML's size is not the photo's: {said} and {size}")
     objects = [(item, item.findtext("name", "").strip()) for item in annotation.findall("object")]
     objects = [item for item in objects if CLASSES_KEPT is None or item[1] in list(CLASSES_KEPT)]
     if not objects:

@@ -123,7 +123,7 @@ def find_objects(model, paths, true_boxes=None):
 
 
 def print_figures(name, rows):
-    """Print how good the boxes of the photos of a CSV are."""
+    """Print the IoU statistics of the photos of a CSV."""
     if not rows:
         sys.exit(f"None of the photos of {name} can be read.")
     ious = np.array([row["iou"] for row in rows])
@@ -178,15 +178,20 @@ def draw_contact_sheet(rows):
     sheet.save(FOLDER / "predictions.png")
 
 
-def delete_older_pictures():
-    """Delete the pictures that predictions.csv of an earlier evaluation names, and no others."""
+def write_predictions(rows):
+    """Write predictions.csv; delete the pictures that only the older one names, and no others."""
+    file = FOLDER / "predictions.csv"
     try:
-        with open(FOLDER / "predictions.csv", newline="", encoding="utf-8") as file:
-            names = [row["picture"] for row in csv.DictReader(file)]
+        with open(file, newline="", encoding="utf-8") as older:
+            names = {row["picture"] for row in csv.DictReader(older)}
     except (OSError, KeyError, ValueError):
-        return  # there is none, or it is not ours
-    for name in filter(None, names):
+        names = set()  # there is none, or it is not ours
+    for name in names - {row.get("picture") for row in rows} - {"", None}:
         (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)
+    with open(file, "w", newline="", encoding="utf-8", errors="backslashreplace") as new:
+        writer = csv.DictWriter(new, max(rows, key=len), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def list_photos(names, folder):
@@ -215,7 +220,6 @@ def main(names=()):
         rows = [row for _, row in find_objects(model, *read_csv(train_model.TRAIN_CSV))]
         print_figures(train_model.TRAIN_CSV, rows)
         photos = read_csv(train_model.VALIDATION_CSV)
-    delete_older_pictures()
     (FOLDER / "predictions").mkdir(exist_ok=True)
     rows = []
     for photo, row in find_objects(model, *photos):
@@ -227,11 +231,7 @@ def main(names=()):
     if not rows:
         sys.exit("None of the photos can be read.")
     rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
-    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with open(FOLDER / "predictions.csv", "w", **options) as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_predictions(rows)
     if len(photos) == 1:  # paths, and no boxes
         for row in rows:
             box = [row[name] for name in CORNERS]

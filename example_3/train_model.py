@@ -43,7 +43,7 @@ WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
-AUGMENT = True  # False: each window is the whole photo, as it is
+AUGMENT = True  # False: no random windows, each is the whole photo
 EPOCHS = 15  # more take longer and find better boxes
 WINDOWS_PER_EPOCH = 1000  # of random photos, so that training takes as long for 30 as for 3,000
 BATCH_SIZE = 8
@@ -368,7 +368,7 @@ def create_model_or_exit(*arguments):
     except Exception as error:  # Keras raises a bare Exception when there is no network
         if WEIGHTS == "imagenet" and not file.exists():
             sys.exit(f"No weights: {error}. Download it elsewhere, and put it into {file.parent}.")
-        if WEIGHTS == "imagenet" and isinstance(error, OSError):
+        if WEIGHTS == "imagenet" and isinstance(error, OSError) and error.errno is None:
             broken = file.replace(f"{file}.broken")
             sys.exit(f"Half a file of weights is now {broken}: run again, to download all of it.")
         raise

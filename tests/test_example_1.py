@@ -517,6 +517,12 @@ def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_pe
     draw_photo((30, 20), (6, 5, 18, 12)).save(folder / "a.png")
     evaluate_performance.IMAGES = "example_1/predictions"
     assert "name photos elsewhere" in message_of(evaluate_performance.main)
+    (project / "half.jpg").write_bytes(b"half")
+    older = "picture\na.png\n"
+    (folder.parent / "predictions.csv").write_text(older)
+    evaluate_performance.IMAGES = "half.jpg"
+    assert "None of the photos can be read" in message_of(evaluate_performance.main)
+    assert (folder.parent / "predictions.csv").read_text() == older
     assert [file.name for file in folder.iterdir()] == ["a.png"]
 
 

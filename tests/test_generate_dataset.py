@@ -151,7 +151,7 @@ def test_which_files_are_xmls(few_pets):
 TOO_SMALL = "the box is inverted or within a pixel"
 OUTSIDE = "the box is outside of the photo"
 NO_BOX = "no numbers in <bndbox>, a polygon perhaps, export as Pascal VOC"
-OTHER_SIZE = "the XML's size is not the upright photo's"
+OTHER_SIZE = "the XML's size is not the photo's"
 
 
 @pytest.mark.parametrize(

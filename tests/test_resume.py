@@ -189,7 +189,7 @@ def test_a_loss_that_is_no_number_ends_the_training(train_model, windows):
     assert not (train_model.FOLDER / "model.keras").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"half"], ids=str)
+@pytest.mark.parametrize("content", [None, b"", b"half", b"not mine"], ids=str)
 def test_imagenets_weights_that_are_not_there(train_model, monkeypatch, content):
     monkeypatch.setenv("KERAS_HOME", str(train_model.FOLDER))
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_96_no_top.h5"
@@ -203,10 +203,17 @@ def test_imagenets_weights_that_are_not_there(train_model, monkeypatch, content)
     def load(**options):
         if not file.exists():
             raise Exception(f"URL fetch failure on https://{name}: None -- [Errno -2] no name")
+        if content == b"not mine":
+            raise PermissionError(13, "Permission denied", str(file))
         h5py.File(file)
 
     train_model.create_model, train_model.MobileNetV2 = train_model.full_model, load
     train_model.WEIGHTS = "imagenet"
+    if content == b"not mine":
+        with pytest.raises(PermissionError):
+            train_model.main()
+        assert file.exists(), "it may be whole"
+        return
     if content is not None:
         assert f"{file}.broken" in message_of(train_model.main)
     message = message_of(train_model.main)  # Keras would download a file that is gone

@@ -13,11 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from draw_pets import draw_dataset
-from scripts import copy_scripts, import_script, set_constants
+from exports import EXPORTS, load
+from scripts import REPOSITORY, copy_scripts, import_script, set_constants
 
 
 def seconds(function):
@@ -66,6 +68,37 @@ def time_evaluation(folder):
     compare("evaluation, LOOKS = 3: LOOKS = 1", lambda: find(3), lambda: find(1))
 
 
+def compare_exports(folder):
+    """Print each format's size, time, and largest difference to the trained model of example 1."""
+    file = REPOSITORY / "example_1" / "model.keras"
+    if not file.exists():
+        print("exports: not compared, because example 1 is not trained")
+        return
+    train_model = import_script(folder, "example_1/train_model", pytest.MonkeyPatch())
+    model = keras.models.load_model(file, compile=False)
+    train_model.IMAGE_SIZE = model.input_shape[1]
+    photos = [train_model.load_photo(path) for path in train_model.read_csv("validation.csv")[0]]
+    windows = np.stack([train_model.cut_window(photo, train_model.WHOLE_PHOTO) for photo in photos])
+    expected = model.predict(windows, verbose=False)
+    print(f"Keras: {time_window(model.predict_on_batch, windows):.1f} ms a window")
+    for name, (form, options, _) in EXPORTS.items():
+        path = folder / name
+        signature = [keras.Input(model.input_shape[1:], dtype="uint8", name="photos")]
+        model.export(str(path), format=form, input_signature=signature, verbose=False, **options)
+        predict = load(path)
+        files = [path, *path.rglob("*")]
+        size = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+        found = np.concatenate([predict(window[None])[0] for window in windows])
+        difference = np.abs(found - expected).max()
+        milliseconds = time_window(predict, windows)
+        print(f"{name}: {milliseconds:.1f} ms a window, {size:.1f} MB, {difference:.1g} pixels off")
+
+
+def time_window(predict, windows):
+    """Return the milliseconds that a window takes: the fastest of 30."""
+    return 1000 * min(seconds(lambda: predict(windows[:1])) for _ in range(30))
+
+
 if __name__ == "__main__":
     photos = int(sys.argv[1]) if sys.argv[1:] else 400
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
@@ -75,3 +108,4 @@ if __name__ == "__main__":
         seconds(import_script(Path(name), "generate_dataset", pytest.MonkeyPatch()).main)
         time_training(Path(name))
         time_evaluation(Path(name))
+        compare_exports(Path(name))
