@@ -183,7 +183,7 @@ def draw_picture(photo, row):
         draw.rectangle([row[name] for name in TRUE_CORNERS], outline=GREEN, width=line_width)
         label += f"\nis {row['true_class_name']}\nIoU {row['iou']:.2f}"
     draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
-    font = ImageFont.load_default(max(12, min(photo.size) // 12))
+    font = ImageFont.load_default(max(12, min(photo.size) // 16))
     draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 

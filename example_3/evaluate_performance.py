@@ -218,7 +218,7 @@ def draw_picture(photo, rows, grid):
         if row["xmin"] is not None:
             width = 2 * line_width if row is rows[0] else line_width
             draw.rectangle([row[name] for name in CORNERS], outline=RED, width=width)
-    font = ImageFont.load_default(max(12, min(photo.size) // 12))
+    font = ImageFont.load_default(max(12, min(photo.size) // 16))
     draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 
