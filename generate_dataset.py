@@ -66,7 +66,8 @@ def get_dataset():
     """Unpack the dataset's two archives: those that lie in ROOT, the others are downloaded."""
     from keras.utils import get_file  # takes seconds, and is needed only here
 
-    print("Getting the Oxford-IIIT Pet Dataset. For your own photos: Ctrl-C, set DATASET_FOLDER.")
+    print(f"There is no {DATASET_FOLDER}: getting the Oxford-IIIT Pet Dataset.")
+    print("For your own photos: Ctrl-C, and set DATASET_FOLDER to their folder.")
     socket.setdefaulttimeout(60)  # seconds that a server may be silent
     with tempfile.TemporaryDirectory(prefix="generating-", dir=ROOT) as folder:
         for name, md5 in ARCHIVES.items():
@@ -192,7 +193,8 @@ def read_boxes(objects, size, turn):
         "the box is outside of the photo": is_outside,
         "the box is inverted or within a pixel": clipped[:, 2:] - clipped[:, :2] <= 1,
     }
-    return clipped, np.select([fault.any(axis=1) for fault in faults.values()], [*faults], "")
+    reasons = np.select([fault.any(axis=1) for fault in faults.values()], [*faults], "")
+    return np.where(reasons[:, None] == "", clipped, boxes), reasons
 
 
 def read_row(photo, annotation):
@@ -221,6 +223,8 @@ def read_row(photo, annotation):
     name = Path(photo).stem.rpartition("_")[0]  # Bengal_12: Bengal
     if CLASS_FROM == "object":
         name = objects[areas.argmax()][1]
+    elif not name:
+        raise ValueError('no class before a _ in the photo\'s name: set CLASS_FROM = "object"')
     if not name or "\ufffd" in name:  # that is where an XML is not UTF-8
         raise ValueError(f"no class, or not in UTF-8, by CLASS_FROM = {CLASS_FROM!r}: {name}")
     path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")

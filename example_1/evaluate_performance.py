@@ -65,7 +65,7 @@ def load_model():
 
 
 def look_once(model, photo, window):
-    """Return the box (4,) in a window of a photo. Its sides are not above 0 if there is none."""
+    """Return the box (4,) in a window of a photo. No box found: a side is 0 or less."""
     windows = np.asarray(cut_window(photo, window))[None]
     return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
 
@@ -75,7 +75,7 @@ def look(model, photo):
     boxes, last, window = [], WHOLE_PHOTO, WHOLE_PHOTO
     for _ in range(LOOKS):
         box = look_once(model, photo, window)
-        agreement = overlap(last, box)  # 0 if the network got lost; then the last box stays
+        agreement = overlap(last, box)  # 0 if no box was found; then the last one stays
         last = box if (box[2:] > 0).all() else last
         boxes.append(last)
         window = last * (1, 1, 1.5, 1.5)  # around the box
@@ -194,6 +194,14 @@ def write_predictions(rows):
         writer.writerows(rows)
 
 
+def warn_of_newer_csv():
+    """Say that the IoU may be of photos that the model was trained on, after another split."""
+    csv_file, model_file = ROOT / train_model.TRAIN_CSV, ROOT / WEIGHTS_FILE
+    if model_file.exists() and csv_file.stat().st_mtime > model_file.stat().st_mtime:
+        print(f"{csv_file.name} is newer than {model_file.name}: if photos were added or removed,")
+        print("  train again, or photos that it was trained on are among those that validate it.")
+
+
 def list_photos(names, folder):
     """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
     files = []
@@ -220,6 +228,7 @@ def main(names=()):
         rows = [row for _, row in find_objects(model, *read_csv(train_model.TRAIN_CSV))]
         print_figures(train_model.TRAIN_CSV, rows)
         photos = read_csv(train_model.VALIDATION_CSV)
+        warn_of_newer_csv()
     (FOLDER / "predictions").mkdir(exist_ok=True)
     rows = []
     for photo, row in find_objects(model, *photos):
@@ -242,7 +251,8 @@ def main(names=()):
         rows.sort(key=lambda row: row["iou"])
     draw_contact_sheet(rows)
     print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
-    print(f"  worst, middle and best: {FOLDER / 'predictions.png'}")
+    order = "least, middle and most sure" if len(photos) == 1 else "worst, middle and best"
+    print(f"  {order}: {FOLDER / 'predictions.png'}")
 
 
 if __name__ == "__main__":

@@ -262,6 +262,14 @@ def write_predictions(rows):
         writer.writerows(rows)
 
 
+def warn_of_newer_csv():
+    """Say that the IoU may be of photos that the model was trained on, after another split."""
+    csv_file, model_file = ROOT / train_model.TRAIN_CSV, ROOT / WEIGHTS_FILE
+    if model_file.exists() and csv_file.stat().st_mtime > model_file.stat().st_mtime:
+        print(f"{csv_file.name} is newer than {model_file.name}: if photos were added or removed,")
+        print("  train again, or photos that it was trained on are among those that validate it.")
+
+
 def list_photos(names, folder):
     """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
     files = []
@@ -288,6 +296,7 @@ def main(names=()):
         rows = [rows[0] for _, rows, _ in find_objects(model, *read_csv(train_model.TRAIN_CSV))]
         print_figures(train_model.TRAIN_CSV, rows)
         photos = read_csv(train_model.VALIDATION_CSV)
+        warn_of_newer_csv()
     (FOLDER / "predictions").mkdir(exist_ok=True)
     rows, all_rows = [], []  # one per photo, one per object
     for photo, found, grid in find_objects(model, *photos):
@@ -313,7 +322,8 @@ def main(names=()):
         rows.sort(key=lambda row: row["iou"])
     draw_contact_sheet(rows)
     print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
-    print(f"  worst, middle and best: {FOLDER / 'predictions.png'}")
+    order = "least, middle and most sure" if len(photos) == 1 else "worst, middle and best"
+    print(f"  {order}: {FOLDER / 'predictions.png'}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 The network predicts, for the window that it sees, CELLS x CELLS probabilities that a cell's centre
 is in the box, from which evaluate_performance.py reads boxes. Skip connections join coarse
-features, which know what is there, with fine ones, which know where. The loss asks for right cells,
-and for grids that overlap:
+features, which know what is there, with fine ones, which know where. The loss is a term for
+each cell, the cross-entropy, and an overlap term, dice:
 
     loss = binary cross-entropy - log(dice)
     dice = 2 sum(y_true y_pred) / (sum(y_true) + sum(y_pred))
@@ -43,14 +43,14 @@ WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
-AUGMENT = True  # False: no random windows, each is the whole photo
+AUGMENT = True  # random windows, mirrored, recoloured; False: the whole photo, unchanged
 EPOCHS = 15  # more take longer and find better boxes
 WINDOWS_PER_EPOCH = 1000  # of random photos, so that training takes as long for 30 as for 3,000
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # peak: warm-up, then cosine decay
 THREADS = 2  # that cut windows, and read photos if INMEMORY = False
-INMEMORY = True  # False reads photos anew for each window: for more than fit in memory
-KEPT_SIZE = 448  # longest side of a photo in memory: more is sharper where objects are small
+INMEMORY = True  # False reads photos anew for each window, if they do not fit in memory
+KEPT_SIZE = 448  # longest side of a photo in training: more is sharper if objects are small
 RESUME = False  # True: an interrupted training goes on after its last finished epoch
 SEED = 0
 CELLS = IMAGE_SIZE // 8  # cells a side; or IMAGE_SIZE // 32, // 16 or // 4
@@ -102,7 +102,7 @@ def load_photo(path, longest_side=None):
 
 
 # A window is centre and size (4,), as a box is. Both are shares of the photo's sides, and outside
-# of the photo is black.
+# of the photo is black. What is cut out there and resized is called a window as well.
 WHOLE_PHOTO = np.array([0.5, 0.5, 1, 1])
 
 
@@ -125,7 +125,7 @@ def photo_to_window(boxes, windows):
 
 
 def window_to_photo(boxes, windows):
-    """Return what `photo_to_window` was given: the boxes (..., 4) in shares of the photo."""
+    """Inverse of `photo_to_window`: return boxes (..., 4) in shares of the photo's sides."""
     centre = windows[..., :2] + (boxes[..., :2] / IMAGE_SIZE - 0.5) * windows[..., 2:]
     size = boxes[..., 2:] / IMAGE_SIZE * windows[..., 2:]
     return np.concatenate([centre, size], axis=-1)
@@ -135,7 +135,7 @@ def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
     closest, widest = 1.2 * size, 1.3
-    # Any scale between; both ends, at which evaluation looks, are the most frequent.
+    # Any scale between, most often near the ends, which are close to those of evaluation.
     scale = closest * (widest / closest) ** rng.beta(0.5, 0.5)
     side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
@@ -170,7 +170,8 @@ def to_grid(boxes):
 class PhotoDataset(keras.utils.PyDataset):
     """Batches of windows (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and grids of `to_grid`.
 
-    In training windows of random photos, which follow from SEED and `epoch`; else whole photos.
+    In training random windows of random photos, the same for the same SEED and `epoch`; in
+    validation each whole photo once.
     """
 
     def __init__(self, paths, boxes, training=False):
@@ -239,7 +240,7 @@ def create_model():
             layer.trainable = False
         if is_batch_norm:
             layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
-    # From 7 x 7 cells up to CELLS x CELLS. Like example 1's map, the first is no ReLU's.
+    # From 7 x 7 cells up to CELLS x CELLS. The first is the linear output of a block.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
     for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
@@ -299,7 +300,7 @@ def main():
     model.fit(
         training,
         validation_data=validation,
-        shuffle=False,  # windows are random already, and follow from the epoch
+        shuffle=False,  # windows are random already
         initial_epoch=first_epoch,
         epochs=EPOCHS,
         callbacks=callbacks,
@@ -317,6 +318,11 @@ class SaveModel(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.start, self.trained = time.time(), 0
 
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.trained > 0:
+            seconds_per_epoch = (time.time() - self.start) / self.trained
+            print(f"{(EPOCHS - epoch) * seconds_per_epoch / 60:.0f} minutes left")
+
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["loss"] + logs["val_loss"]):
             sys.exit("The loss is no number: lower LEARNING_RATE, and look at batch.jpg.")
@@ -324,13 +330,13 @@ class SaveModel(keras.callbacks.Callback):
         self.model.save(unfinished)
         unfinished.replace(FOLDER / "model.keras")
         self.trained += 1
-        seconds_per_epoch = (time.time() - self.start) / self.trained
-        print(f"{(EPOCHS - epoch - 1) * seconds_per_epoch / 60:.0f} minutes left")
 
     def on_train_end(self, logs=None):
         figures = [f"{name} {value:.3f}" for name, value in logs.items() if "val_" in name]
         minutes = (time.time() - self.start) / 60
-        print(f"{self.trained} epochs in {minutes:.0f} minutes: {', '.join(figures)} (first look)")
+        print(
+            f"{self.trained} epochs in {minutes:.0f} minutes: {', '.join(figures)} (whole photos)"
+        )
 
 
 def check_size(path, size):

@@ -457,6 +457,11 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
     folder = evaluate_performance.FOLDER
     rows = read_predictions(folder)
     printed = capsys.readouterr().out
+    assert "is newer than" not in printed
+    (folder / "model.keras").write_text("older")
+    os.utime(folder / "model.keras", (1, 1))
+    evaluate_performance.warn_of_newer_csv()
+    assert "train.csv is newer than model.keras" in capsys.readouterr().out
     check_printed(printed, "validation.csv", rows)
     assert printed.count(">= ") > 2 and "train.csv: 1 photos, IoU 0.9" in printed
     assert Path(rows[0]["path"]).name == "3.jpg" and rows[0]["agreement"] < 0.8 < 0.9
