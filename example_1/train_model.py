@@ -66,6 +66,8 @@ def read_csv(name):
             rows = list(csv.DictReader(file))
         paths = [ROOT / row["path"] for row in rows]
         numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
+    except FileNotFoundError:
+        sys.exit(f"{name} is not there: run generate_dataset.py.")
     except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
         reason = repr(error)[:100]  # may hold the whole file
         sys.exit(f"{name} is no CSV with commas, in UTF-8 ({reason}): run generate_dataset.py.")

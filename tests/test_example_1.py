@@ -540,7 +540,7 @@ GOOD = "images/Amber_Cat_1.jpg,100,100,1,1,50,50,cat,0\n"
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (None, "No such file"),
+        (None, "train.csv is not there: run generate_dataset.py."),
         ("", "no rows"),
         (f"{COLUMNS}\n", "no rows"),
         (f"{COLUMNS.replace(',ymin', '')}\n{GOOD}", "KeyError('ymin')"),
