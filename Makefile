@@ -20,7 +20,7 @@ test-backends: .venv-backends/ready
 
 # Generation with AUGMENTATION, then a training, an evaluation and the exports of each example.
 test-oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest -m oldest
+	.venv-oldest/bin/python -m pytest -m oldest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready
 	$(RUN) -m ruff check .
