@@ -337,11 +337,9 @@ class SaveModel(keras.callbacks.Callback):
         self.trained += 1
 
     def on_train_end(self, logs=None):
-        figures = [f"{name} {value:.3f}" for name, value in logs.items() if "val_" in name]
+        figures = ", ".join(f"{name} {logs[name]:.3f}" for name in logs if "val_" in name)
         minutes = (time.time() - self.start) / 60
-        print(
-            f"{self.trained} epochs in {minutes:.0f} minutes: {', '.join(figures)} (whole photos)"
-        )
+        print(f"{self.trained} epochs in {minutes:.0f} minutes: {figures} (whole photos)")
 
 
 def check_size(path, size):

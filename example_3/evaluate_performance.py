@@ -252,7 +252,7 @@ def write_predictions(rows):
     try:
         with open(file, newline="", encoding="utf-8") as older:
             names = {row["picture"] for row in csv.DictReader(older)}
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, csv.Error):
         names = set()  # there is none, or it is not ours
     for name in names - {row.get("picture") for row in rows} - {"", None}:
         (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)

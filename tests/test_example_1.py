@@ -381,6 +381,7 @@ def test_training_learns_and_says_so(trained):
         said = re.search(rf"^{name}: .*first look (\d\.\d+)\)", printed, re.MULTILINE)
         assert float(said[1]) == pytest.approx(np.mean(ious), abs=0.0015)  # of rounded IoUs
     assert np.mean(ious) == pytest.approx(log["val_iou"][-1], abs=0.01)  # photos of KEPT_SIZE
+    assert "is newer than" not in printed
     check_printed(printed, "validation.csv", read_predictions(train_model.FOLDER))
 
 
@@ -453,15 +454,13 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
         lines.append(",".join(map(str, row)))
     (project / "validation.csv").write_text("\n".join(lines))
     (project / "train.csv").write_text("\n".join(lines[:2]))
-    evaluate_performance.main()
     folder = evaluate_performance.FOLDER
-    rows = read_predictions(folder)
-    printed = capsys.readouterr().out
-    assert "is newer than" not in printed
     (folder / "model.keras").write_text("older")
     os.utime(folder / "model.keras", (1, 1))
-    evaluate_performance.warn_of_newer_csv()
-    assert "train.csv is newer than model.keras" in capsys.readouterr().out
+    evaluate_performance.main()
+    rows = read_predictions(folder)
+    printed = capsys.readouterr().out
+    assert "train.csv is newer than model.keras" in printed
     check_printed(printed, "validation.csv", rows)
     assert printed.count(">= ") > 2 and "train.csv: 1 photos, IoU 0.9" in printed
     assert Path(rows[0]["path"]).name == "3.jpg" and rows[0]["agreement"] < 0.8 < 0.9
