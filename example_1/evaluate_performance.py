@@ -43,6 +43,8 @@ IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder o
 LOOKS = 3  # 1: at the whole photo only; each further look is closer
 DEBUG = False  # True shows each picture
 
+# Centres of the windows to look at when lost: the photo's quarters and its middle.
+ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TRUE_CORNERS = ("true_xmin", "true_ymin", "true_xmax", "true_ymax")
@@ -70,16 +72,43 @@ def look_once(model, photo, window):
     return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
 
 
-def look(model, photo):
-    """Return the boxes (LOOKS, 4) that the looks find, and how well the last two agree."""
-    boxes, last, window = [], WHOLE_PHOTO, WHOLE_PHOTO
+def look_closer(model, photo, window):
+    """Return the boxes (LOOKS, 4) of looks, the first at a window, and the agreement.
+
+    That is how well the last two agree, as IoU, and 0 if the last look found no box.
+    """
+    boxes, last = [], window
     for _ in range(LOOKS):
         box = look_once(model, photo, window)
-        agreement = overlap(last, box)  # 0 if no box was found; then the last one stays
+        agreement = overlap(last, box)
         last = box if (box[2:] > 0).all() else last
         boxes.append(last)
         window = last * (1, 1, 1.5, 1.5)  # around the box
     return np.stack(boxes), agreement
+
+
+def look(model, photo):
+    """Return the boxes (LOOKS, 4) of looks at a photo, and the agreement.
+
+    Below 0.5 they got lost: the last box is then the best of those that are found elsewhere too,
+    and the agreement stays low, for the photo is doubtful.
+    """
+    found = [look_closer(model, photo, WHOLE_PHOTO)]
+    boxes, agreement = found[0]
+    if LOOKS > 1 and agreement < 0.5:  # lost
+        for x, y in ELSEWHERE:
+            found.append(look_closer(model, photo, np.array([x, y, 0.6, 0.6])))
+        best_boxes, _ = most_agreed(found)
+        boxes[-1] = best_boxes[-1]
+    return boxes, agreement
+
+
+def most_agreed(found):
+    """Return the one of what `look_closer` found that agrees best with itself and the others."""
+    boxes, agreements, *_ = zip(*found)
+    last = np.stack(boxes)[:, -1]
+    overlaps = np.array([[overlap(box, other) for other in last] for box in last])
+    return found[np.argmax(agreements * overlaps.sum(axis=1))]
 
 
 def clip_to_photo(box):

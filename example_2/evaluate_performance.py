@@ -44,6 +44,8 @@ IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder o
 LOOKS = 3  # 1: at the whole photo only; each further look is closer
 DEBUG = False  # True shows each picture
 
+# Centres of the windows to look at when lost: the photo's quarters and its middle.
+ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TRUE_CORNERS = ("true_xmin", "true_ymin", "true_xmax", "true_ymax")
@@ -75,17 +77,37 @@ def look_once(model, photo, window):
     return box, predicted["classes"][0]
 
 
-def look(model, photo):
+def look_closer(model, photo, window):
     """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
-    boxes, probabilities, last, window = [], [], WHOLE_PHOTO, WHOLE_PHOTO
+    boxes, probabilities, last = [], [], window
     for _ in range(LOOKS):
         box, classes = look_once(model, photo, window)
-        agreement = overlap(last, box)  # 0 if no box was found; then the last one stays
+        agreement = overlap(last, box)
         last = box if (box[2:] > 0).all() else last
         boxes.append(last)
         probabilities.append(classes)
         window = last * (1, 1, 1.5, 1.5)  # around the box
     return np.stack(boxes), agreement, np.mean(probabilities, axis=0)
+
+
+def look(model, photo):
+    """Return boxes (LOOKS, 4) and agreement as in example 1, and the classes' probabilities."""
+    found = [look_closer(model, photo, WHOLE_PHOTO)]
+    boxes, agreement, probabilities = found[0]
+    if LOOKS > 1 and agreement < 0.5:  # lost
+        for x, y in ELSEWHERE:
+            found.append(look_closer(model, photo, np.array([x, y, 0.6, 0.6])))
+        best_boxes, _, probabilities = most_agreed(found)
+        boxes[-1] = best_boxes[-1]
+    return boxes, agreement, probabilities
+
+
+def most_agreed(found):
+    """Return the one of what `look_closer` found that agrees best with itself and the others."""
+    boxes, agreements, *_ = zip(*found)
+    last = np.stack(boxes)[:, -1]
+    overlaps = np.array([[overlap(box, other) for other in last] for box in last])
+    return found[np.argmax(agreements * overlaps.sum(axis=1))]
 
 
 def clip_to_photo(box):

@@ -413,15 +413,41 @@ def test_each_look_is_closer(evaluate_performance, size, corners):
     np.testing.assert_array_equal(evaluate_performance.look(Finder(), photo)[0], boxes[:1])
 
 
+class ShortSightedFinder(Finder):
+    """Sees only what is large in the window, and else answers with its right edge."""
+
+    def predict_on_batch(self, windows):
+        box = super().predict_on_batch(windows)
+        return box if box[0, 2] > 11 else np.float32([[88, 48, 12, 12]])
+
+
+def test_where_looks_get_lost_the_object_is_found_elsewhere(evaluate_performance):
+    photo = draw_photo((1000, 800), (250, 200, 340, 280))  # 9 pixels wide in the first window
+    boxes, agreement = evaluate_performance.look(ShortSightedFinder(), photo)
+    np.testing.assert_allclose(boxes[-1], [0.295, 0.3, 0.09, 0.1], atol=2e-3)
+    assert boxes[0, 0] > 0.9 and agreement < 0.5, "it stays doubtful"
+    evaluate_performance.LOOKS = 1
+    boxes, _ = evaluate_performance.look(ShortSightedFinder(), photo)
+    assert boxes[-1, 0] > 0.9, "a single look has no agreement, so is never lost"
+
+
+def test_of_several_places_the_most_agreed_is_taken(evaluate_performance):
+    boxes = np.array([[[0.2, 0.2, 0.1, 0.1]], [[0.7, 0.7, 0.2, 0.2]], [[0.7, 0.7, 0.2, 0.1]]])
+    # Scores: 0.9 x 1 of the first, which is alone, 0.7 x 1.5 and 0.4 x 1.5 of the others.
+    found = [*zip(boxes, (0.9, 0.7, 0.4))]
+    assert evaluate_performance.most_agreed(found) is found[1]
+
+
 @pytest.mark.parametrize("lost", [[48, 48, -5, 20], [500, 48, 9, 9], [48, -99, 9, 9]])
 def test_a_look_that_is_lost_keeps_the_box_before(evaluate_performance, lost):
     answers = [[48, 24, 48, 24], lost, [48, 24, 48, 24], lost, [48, 48, 48, 48]]
     model, photo = create_small_model(), Image.new("RGB", (600, 400))
     model.predict_on_batch = lambda windows: np.float32([answers.pop(0)])
+    look_closer, window = evaluate_performance.look_closer, evaluate_performance.WHOLE_PHOTO
     evaluate_performance.LOOKS = 2
-    assert evaluate_performance.look(model, photo)[1] == 0, "a lost look is no sure one"
+    assert look_closer(model, photo, window)[1] == 0, "a lost look is no sure one"
     evaluate_performance.LOOKS = 3
-    boxes, _ = evaluate_performance.look(model, photo)
+    boxes, _ = look_closer(model, photo, window)
     np.testing.assert_allclose(boxes[:2], [[0.5, 0.25, 0.5, 0.25]] * 2)
     assert 0.3 < boxes[2, 2] < 0.5 and boxes[2, 0] == 0.5, "around the box, not the whole photo"
 

@@ -137,10 +137,23 @@ def test_each_look_is_closer_and_the_class_is_the_mean_of_all(evaluate_performan
     corners = [evaluate_performance.to_pixels(box, photo) for box in boxes]
     errors = np.abs(np.array(corners) - (613, 402, 650, 431)).max(axis=1)
     assert len(errors) == 3 and errors[0] > 3 and errors[1:].max() < 1 and agreement > 0.9
-    lost = SeeingModel(*np.eye(3))  # what is outside of the photo is no box, and never sure
+    # What is outside of the photo is no box, and never sure, neither elsewhere.
+    lost = SeeingModel(*np.eye(3)[[0, 1, 2] * 6])
     boxes, agreement, _ = evaluate_performance.look(lost, Image.new("RGB", (1000, 700)))
     np.testing.assert_array_equal(boxes, [[0.5, 0.5, 1, 1]] * 3)
     assert agreement == 0
+
+
+def test_what_is_found_elsewhere_has_the_class_of_there(evaluate_performance, monkeypatch):
+    def look_closer(model, photo, window):
+        is_middle = window.tolist() == [0.5, 0.5, 0.6, 0.6]  # overlaps most with the others
+        agreement = 0.3 if window[2] == 1 else 0.8
+        return np.tile(window, (3, 1)), agreement, [0, is_middle, not is_middle]
+
+    monkeypatch.setattr(evaluate_performance, "look_closer", look_closer)
+    boxes, agreement, probabilities = evaluate_performance.look(None, None)
+    assert boxes.tolist() == [[0.5, 0.5, 1, 1]] * 2 + [[0.5, 0.5, 0.6, 0.6]]
+    assert probabilities == [0, True, False] and agreement == 0.3
 
 
 def test_the_names_lie_beside_the_model_and_no_csv_is_needed(

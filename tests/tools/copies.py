@@ -18,6 +18,7 @@ DIFFERENT = {  # what has the same name as in example 1 and another text, and wh
     "example_2/evaluate_performance.py": {
         "load_model": "names of classes too",
         "look_once": "the model has two answers",
+        "look_closer": "the model has two answers",
         "look": "the model has two answers",
         "find_objects": "classes too",
         "draw_picture": "classes too",
