@@ -5,9 +5,10 @@
 
 The network looks at the whole photo first, and then at a window around the box that it found, cut
 from the photo at its full resolution. How well the boxes of the last two looks agree (their IoU)
-tells how sure it can be. Prints the IoU of the predicted and the true boxes, writes the boxes into
-predictions.csv, and draws them: each photo in predictions/, and the worst, middle and best in
-predictions.png. Red is the prediction, green the truth.
+tells how sure it can be; below 0.5 it starts again from parts of the photo. Prints the IoU of the
+predicted and the true boxes, writes the boxes into predictions.csv, and draws them: each photo in
+predictions/, and the worst, middle and best in predictions.png. Red is the prediction, green the
+truth.
 """
 
 import signal

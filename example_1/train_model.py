@@ -45,7 +45,7 @@ IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
 AUGMENT = True  # random windows, mirrored, recoloured; False: the whole photo, unchanged
 EPOCHS = 15  # more take longer and find better boxes
-WINDOWS_PER_EPOCH = 1000  # of random photos, so that training takes as long for 30 as for 3,000
+WINDOWS_PER_EPOCH = 1000  # for up to 200 photos; for four times as many, twice as many windows
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # peak: warm-up, then cosine decay
 THREADS = 2  # that cut windows, and read photos if INMEMORY = False
@@ -174,7 +174,10 @@ class PhotoDataset(keras.utils.PyDataset):
             self.photos = [load_photo(path, KEPT_SIZE) for path in progress]
 
     def __len__(self):
-        return math.ceil((WINDOWS_PER_EPOCH if self.training else len(self.paths)) / BATCH_SIZE)
+        windows = len(self.paths)
+        if self.training:
+            windows = WINDOWS_PER_EPOCH * max(1, math.sqrt(len(self.paths) / 200))
+        return math.ceil(windows / BATCH_SIZE)
 
     def __getitem__(self, index):  # called by worker threads, in any order
         chosen = range(len(self.paths))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]

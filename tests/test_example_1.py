@@ -203,6 +203,14 @@ def test_augmentation_mirrors_and_recolours_and_the_box_goes_where_the_object_go
     assert np.ptp([np.ptp(middle, axis=1).max() for middle in middles]) > 60, "saturation"
 
 
+def test_four_times_as_many_photos_take_twice_as_long(train_model):
+    train_model.INMEMORY, train_model.BATCH_SIZE, train_model.WINDOWS_PER_EPOCH = False, 8, 1000
+    for photos, batches in {30: 125, 200: 125, 800: 250, 3200: 500}.items():
+        paths = [Path("photo.jpg")] * photos
+        assert len(train_model.PhotoDataset(paths, None, training=True)) == batches
+        assert len(train_model.PhotoDataset(paths, None)) == -(-photos // 8), "each photo once"
+
+
 @pytest.mark.parametrize("example", ["example_1", "example_2", "example_3"])
 def test_batches_depend_on_nothing_but_seed_and_epoch(csvs, train_model, example):
     paths, boxes, *classes = train_model.read_csv("train.csv")
