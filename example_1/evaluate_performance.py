@@ -44,7 +44,7 @@ IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder o
 LOOKS = 3  # 1: at the whole photo only; each further look is closer
 DEBUG = False  # True shows each picture
 
-# Centres of the windows to look at when lost: the photo's quarters and its middle.
+# Centres of the windows to look at when lost: the corners of the photo and its middle.
 ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -81,8 +81,9 @@ def look_closer(model, photo, window):
     boxes, last = [], window
     for _ in range(LOOKS):
         box = look_once(model, photo, window)
-        agreement = overlap(last, box)
-        last = box if (box[2:] > 0).all() else last
+        is_found = (box[2:] > 0).all()
+        agreement = overlap(last, box) if is_found else 0
+        last = box if is_found else last
         boxes.append(last)
         window = last * (1, 1, 1.5, 1.5)  # around the box
     return np.stack(boxes), agreement
@@ -91,8 +92,8 @@ def look_closer(model, photo, window):
 def look(model, photo):
     """Return the boxes (LOOKS, 4) of looks at a photo, and the agreement.
 
-    Below 0.5 they got lost: the last box is then the best of those that are found elsewhere too,
-    and the agreement stays low, for the photo is doubtful.
+    Below 0.5 they got lost, and start again elsewhere: the last box is then the most agreed of all.
+    The boxes before it and the agreement are those from the whole photo: it is doubtful.
     """
     found = [look_closer(model, photo, WHOLE_PHOTO)]
     boxes, agreement = found[0]
@@ -105,7 +106,8 @@ def look(model, photo):
 
 
 def most_agreed(found):
-    """Return the one of what `look_closer` found that agrees best with itself and the others."""
+    """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
+    found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
     boxes, agreements, *_ = zip(*found)
     last = np.stack(boxes)[:, -1]
     overlaps = np.array([[overlap(box, other) for other in last] for box in last])

@@ -3,7 +3,7 @@
     python example_2/evaluate_performance.py                  # after train_model.py
     python example_2/evaluate_performance.py holiday/*.jpg    # photos, or folders of photos
 
-Looks closer as example 1 does, and takes the class from the mean probabilities of all looks. Prints
+Looks closer as example 1 does, and takes the class from the looks' mean probabilities. Prints
 the IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
 example 1 does. confusion.png shows which class is taken for which.
 """
@@ -44,7 +44,7 @@ IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder o
 LOOKS = 3  # 1: at the whole photo only; each further look is closer
 DEBUG = False  # True shows each picture
 
-# Centres of the windows to look at when lost: the photo's quarters and its middle.
+# Centres of the windows to look at when lost: the corners of the photo and its middle.
 ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -82,8 +82,9 @@ def look_closer(model, photo, window):
     boxes, probabilities, last = [], [], window
     for _ in range(LOOKS):
         box, classes = look_once(model, photo, window)
-        agreement = overlap(last, box)
-        last = box if (box[2:] > 0).all() else last
+        is_found = (box[2:] > 0).all()
+        agreement = overlap(last, box) if is_found else 0
+        last = box if is_found else last
         boxes.append(last)
         probabilities.append(classes)
         window = last * (1, 1, 1.5, 1.5)  # around the box
@@ -91,7 +92,7 @@ def look_closer(model, photo, window):
 
 
 def look(model, photo):
-    """Return boxes (LOOKS, 4) and agreement as in example 1, and the classes' probabilities."""
+    """Return boxes (LOOKS, 4) and agreement as in example 1, and the last box's probabilities."""
     found = [look_closer(model, photo, WHOLE_PHOTO)]
     boxes, agreement, probabilities = found[0]
     if LOOKS > 1 and agreement < 0.5:  # lost
@@ -103,7 +104,8 @@ def look(model, photo):
 
 
 def most_agreed(found):
-    """Return the one of what `look_closer` found that agrees best with itself and the others."""
+    """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
+    found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
     boxes, agreements, *_ = zip(*found)
     last = np.stack(boxes)[:, -1]
     overlaps = np.array([[overlap(box, other) for other in last] for box in last])

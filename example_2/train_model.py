@@ -45,7 +45,7 @@ IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
 AUGMENT = True  # random windows, mirrored, recoloured; False: the whole photo, unchanged
 EPOCHS = 15  # more take longer and find better boxes
-WINDOWS_PER_EPOCH = 1000  # for up to 200 photos; for four times as many, twice as many windows
+WINDOWS_PER_EPOCH = 1000  # for up to 200 photos; for more it is times sqrt(photos / 200)
 BATCH_SIZE = 8
 LEARNING_RATE = 5e-4  # peak: warm-up, then cosine decay; half of example 1's, for two losses
 THREADS = 2  # that cut windows, and read photos if INMEMORY = False
