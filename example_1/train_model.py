@@ -397,7 +397,9 @@ def resume(model, steps_per_epoch):
     except Exception as error:  # of many kinds, for a broken file or other shapes
         reason = str(error).partition("\n")[0][:200]
         sys.exit(f"RESUME: model.keras is broken or was trained with other constants ({reason})")
-    done = int(model.optimizer.iterations) // steps_per_epoch
+    done, rest = divmod(int(model.optimizer.iterations), steps_per_epoch)
+    if rest > 0:  # a model is saved at the end of an epoch
+        sys.exit("RESUME: model.keras was trained with another number of photos or of windows.")
     if done >= EPOCHS:
         sys.exit(f"RESUME: all {done} epochs are done. To go on set EPOCHS higher.")
     return done

@@ -3,8 +3,8 @@
     python example_2/evaluate_performance.py                  # after train_model.py
     python example_2/evaluate_performance.py holiday/*.jpg    # photos, or folders of photos
 
-Looks closer as example 1 does, and takes the class from the looks' mean probabilities. Prints
-the IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
+Looks closer as example 1 does, and takes the class from the looks' mean probabilities. Prints the
+IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
 example 1 does. confusion.png shows which class is taken for which.
 """
 

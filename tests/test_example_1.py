@@ -444,6 +444,9 @@ def test_of_several_places_the_most_agreed_is_taken(evaluate_performance):
     # Scores: 0.9 x 1 of the first, which is alone, 0.7 x 1.5 and 0.4 x 1.5 of the others.
     found = [*zip(boxes, (0.9, 0.7, 0.4))]
     assert evaluate_performance.most_agreed(found) is found[1]
+    wide = np.array([[0.5, 0.5, 1, 1]])  # all start there, and where no box is found it stays
+    lost = [(wide, 0)] * 4 + [(0.8 * wide, 0.3), (boxes[0], 0.5)]
+    assert evaluate_performance.most_agreed(lost) is lost[5], "what found no box has no vote"
 
 
 @pytest.mark.parametrize("lost", [[48, 48, -5, 20], [500, 48, 9, 9], [48, -99, 9, 9]])

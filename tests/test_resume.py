@@ -135,6 +135,16 @@ def test_what_cannot_be_resumed_is_said_and_left_as_it_is(
     assert read_files(train_model.FOLDER) == before
 
 
+def test_a_training_with_another_number_of_windows_is_not_resumed(train_model):
+    train_model.EPOCHS = 1
+    train_model.main()
+    before = read_files(train_model.FOLDER)
+    train_model.RESUME, train_model.EPOCHS = True, 4
+    train_model.WINDOWS_PER_EPOCH += train_model.BATCH_SIZE
+    assert "another number of photos" in message_of(train_model.main)
+    assert read_files(train_model.FOLDER) == before
+
+
 def test_what_an_older_training_wrote_stays_together(train_model, evaluate_performance):
     folder = train_model.FOLDER
     train_model.EPOCHS = 1
