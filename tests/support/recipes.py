@@ -7,9 +7,9 @@ from collections import namedtuple
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("example_*/README.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("example_*/**/README.md"))]
 # A step is a constant, in backquotes, or a link to a diff.
-STEP = re.compile(r"`([A-Z_]+ = [^`]+)`|\[[^]]+\]\((?:example_\d/)?(recipes/\w+\.diff)\)")
+STEP = re.compile(r"`([A-Z_]+ = [^`]+)`|\[[^]]+\]\((?:.*/)?(\w+\.diff)\)")
 
 Run = namedtuple("Run", "example name")  # name: its steps ("EPOCHS = 45, recipes/adam.diff")
 
@@ -21,7 +21,7 @@ def read_row(line, page):
     """
     cell = line.removeprefix("| ").partition(" |")[0]
     first, *others = re.split(", (?=[`[])", cell)
-    example = page.parent.name if page in PAGES[1:] else None
+    example = page.relative_to(REPOSITORY).parts[0] if page in PAGES[1:] else None
     if re.fullmatch(r"example \d", first):
         example = first.replace(" ", "_")
     elif first != "default":
@@ -29,7 +29,8 @@ def read_row(line, page):
     steps = [STEP.fullmatch(step) for step in others]
     if not line.startswith("| ") or example is None or not all(steps):
         return None
-    return Run(example, ", ".join(step[1] or step[2] for step in steps) or "default")
+    names = [step[1] or f"recipes/{step[2]}" for step in steps]
+    return Run(example, ", ".join(names) or "default")
 
 
 def read_runs():

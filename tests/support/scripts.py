@@ -75,10 +75,13 @@ def edit(script, **constants):
 
 
 def copy_scripts(folder):
+    """Copy the scripts and the recipes into a folder."""
     shutil.copy(REPOSITORY / "generate_dataset.py", folder)
-    for script in REPOSITORY.glob("example_*/*.py"):
-        (folder / script.parent.name).mkdir(exist_ok=True)
-        shutil.copy(script, folder / script.parent.name)
+    for pattern in ("example_*/*.py", "example_*/recipes/*.*"):
+        for file in REPOSITORY.glob(pattern):
+            copy = folder / file.relative_to(REPOSITORY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
 
 
 def import_script(project, script, monkeypatch):
