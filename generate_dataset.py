@@ -21,6 +21,7 @@ import re
 import shutil
 import socket
 import tempfile
+import unicodedata
 from collections import Counter, defaultdict, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from itertools import filterfalse, repeat
@@ -113,7 +114,8 @@ def list_files(top):
 
 def strip_name(path):
     """Return a photo's name in small letters, without folders and ending; a.v2 has no ending."""
-    name = Path(os.path.basename(path).lower())
+    # A Mac may write an umlaut as two letters, in an archive too.
+    name = Path(unicodedata.normalize("NFC", os.path.basename(path).lower()))
     return name.stem if name.suffix in ENDINGS else name.name
 
 
@@ -123,7 +125,7 @@ def find_photo(xml, annotation, photos):
     said = [annotation.findtext(tag, "").strip().replace("\\", "/") for tag in ("filename", "path")]
     found = [photos.get(strip_name(name), []) for name in (Path(xml).stem, *said)]
     if not any(found):
-        raise ValueError(f"the photo is missing: {Path(xml).stem} or {said[0]} in {DATASET_FOLDER}")
+        raise ValueError(f"the photo is missing: no {Path(xml).stem}.* and no {said[0] or 'other'}")
     top, place = ROOT / DATASET_FOLDER, os.path.dirname(xml)
     mirrored = os.path.normpath(top / os.path.relpath(place, ROOT / (ANNOTATIONS_FOLDER or top)))
     texts = os.path.relpath(place, top), " ".join(said)
@@ -311,7 +313,8 @@ def read_rows():
     without = [file for file in without if file.lower().endswith(ENDINGS)]
     is_other = without and any(file.endswith((".txt", ".json")) for file in files)
     advice = " (of YOLO's .txt, COCO's .json? Export as Pascal VOC)" if is_other else ""
-    counts[f"photos without an XML{advice}"] = len(without)
+    example = f", such as {without[0]}" if without else ""
+    counts[f"photos without an XML{example}{advice}"] = len(without)
     for reason, number in sorted((+counts).items()):  # + drops zeros
         print(f"{number:8}  {reason}")
     if not xmls:

@@ -44,7 +44,7 @@ IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder o
 LOOKS = 3  # 1: at the whole photo only; each further look is closer
 DEBUG = False  # True shows each picture
 
-# Centres of the windows to look at when lost: the corners of the photo and its middle.
+# Centres of windows to look at when lost: 0.6 of the photo's sides, in its corners and middle.
 ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -79,7 +79,7 @@ def look_once(model, photo, window):
 
 def look_closer(model, photo, window):
     """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
-    boxes, probabilities, last = [], [], window
+    boxes, probabilities, last = [], [], window  # until a box is found the window stands in
     for _ in range(LOOKS):
         box, classes = look_once(model, photo, window)
         is_found = (box[2:] > 0).all()
@@ -157,7 +157,7 @@ def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
         yield photo, row
 
 
-# What is printed, written and drawn
+# Housekeeping: what is printed, written and drawn
 
 
 def print_figures(name, rows):
@@ -225,13 +225,15 @@ def save_picture(photo, row, index):
 
 
 def draw_contact_sheet(rows):
-    """Draw the pictures of the first, middle and last rows into predictions.png."""
+    """Draw the pictures of the first, middle and last four rows into predictions.png."""
     files = [FOLDER / "predictions" / row["picture"] for row in rows if row["picture"]]
-    middle = max(0, len(files) // 2 - 2)
+    if len(files) > 12:
+        middle = len(files) // 2 - 2
+        files = files[:4] + files[middle : middle + 4] + files[-4:]
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
-    for y, pictures in enumerate((files[:4], files[middle : middle + 4], files[-4:])):
-        for x, file in enumerate(pictures):
-            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (x * 240, y * 240))
+    for i, file in enumerate(files):
+        corner = (i % 4 * 240, i // 4 * 240)
+        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), corner)
     sheet.save(FOLDER / "predictions.png")
 
 
@@ -268,7 +270,7 @@ def list_photos(names, folder):
         files.extend(folder / file for file in sorted(glob.glob(pattern, root_dir=folder)))
     files = [file for file in files if file.is_file()]
     if not files:
-        sys.exit(f"{names} names no photo, seen from {folder.resolve()}.")
+        sys.exit(f"There is no photo {', '.join(names)} in {folder.resolve()}.")
     if any(FOLDER / "predictions" in file.resolve().parents for file in files):
         sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
     return files
@@ -277,6 +279,7 @@ def list_photos(names, folder):
 def main(names=()):
     """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
     model, classes = load_model()
+    has_truth = not names and IMAGES is None
     if names:
         photos = [list_photos(names, Path())]
     elif IMAGES is not None:
@@ -298,7 +301,7 @@ def main(names=()):
         sys.exit("None of the photos can be read.")
     rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
     write_predictions(rows)
-    if len(photos) == 1:  # paths, and no boxes
+    if not has_truth:
         for row in rows:
             box = [row[name] for name in CORNERS]
             label = f"{row['class_name']} {row['probability']:.0%}"
@@ -310,7 +313,7 @@ def main(names=()):
         rows.sort(key=lambda row: (row["is_right"], row["iou"]))  # wrong classes first
     draw_contact_sheet(rows)
     print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
-    order = "least, middle and most sure" if len(photos) == 1 else "worst, middle and best"
+    order = "worst, middle and best" if has_truth else "least, middle and most sure"
     print(f"  {order}: {FOLDER / 'predictions.png'}")
 
 

@@ -180,7 +180,7 @@ def add_truth(row, true_box, photo, first_grid, objects):
         row["dice"] = overlap_of_grids(true_box, window, grid)
 
 
-# What is printed, written and drawn
+# Housekeeping: what is printed, written and drawn
 
 
 def print_figures(name, rows):
@@ -236,13 +236,15 @@ def save_picture(photo, row, index):
 
 
 def draw_contact_sheet(rows):
-    """Draw the pictures of the first, middle and last rows into predictions.png."""
+    """Draw the pictures of the first, middle and last four rows into predictions.png."""
     files = [FOLDER / "predictions" / row["picture"] for row in rows if row["picture"]]
-    middle = max(0, len(files) // 2 - 2)
+    if len(files) > 12:
+        middle = len(files) // 2 - 2
+        files = files[:4] + files[middle : middle + 4] + files[-4:]
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
-    for y, pictures in enumerate((files[:4], files[middle : middle + 4], files[-4:])):
-        for x, file in enumerate(pictures):
-            sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (x * 240, y * 240))
+    for i, file in enumerate(files):
+        corner = (i % 4 * 240, i // 4 * 240)
+        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), corner)
     sheet.save(FOLDER / "predictions.png")
 
 
@@ -279,7 +281,7 @@ def list_photos(names, folder):
         files.extend(folder / file for file in sorted(glob.glob(pattern, root_dir=folder)))
     files = [file for file in files if file.is_file()]
     if not files:
-        sys.exit(f"{names} names no photo, seen from {folder.resolve()}.")
+        sys.exit(f"There is no photo {', '.join(names)} in {folder.resolve()}.")
     if any(FOLDER / "predictions" in file.resolve().parents for file in files):
         sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
     return files
@@ -288,6 +290,7 @@ def list_photos(names, folder):
 def main(names=()):
     """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
     model = load_model()
+    has_truth = not names and IMAGES is None
     if names:
         photos = [list_photos(names, Path())]
     elif IMAGES is not None:
@@ -311,7 +314,7 @@ def main(names=()):
     for some_rows in (rows, all_rows):
         some_rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
     write_predictions(all_rows)
-    if len(photos) == 1:  # paths, and no boxes
+    if not has_truth:
         for row in all_rows:
             box = [row[name] for name in CORNERS]
             what = "nothing found" if row["xmin"] is None else f"box {box}"
@@ -322,7 +325,7 @@ def main(names=()):
         rows.sort(key=lambda row: row["iou"])
     draw_contact_sheet(rows)
     print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
-    order = "least, middle and most sure" if len(photos) == 1 else "worst, middle and best"
+    order = "worst, middle and best" if has_truth else "least, middle and most sure"
     print(f"  {order}: {FOLDER / 'predictions.png'}")
 
 

@@ -42,7 +42,7 @@ VALIDATION_CSV = "validation.csv"
 WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 is to block 5, 154 all
+FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 to block 5 of 16; 154: all
 AUGMENT = True  # random windows, mirrored, recoloured; False: the whole photo, unchanged
 EPOCHS = 15  # more take longer and find better boxes
 WINDOWS_PER_EPOCH = 1000  # for up to 200 photos; for more it is times sqrt(photos / 200)
@@ -136,13 +136,14 @@ def window_to_photo(boxes, windows):
 def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
+    # 0 is a close-up, 1 more than the photo; both, as in evaluation, are likelier than between.
+    distance = rng.beta(0.5, 0.5)
     closest, widest = 1.2 * size, 1.3
-    # Any scale between, most often near the ends, which are close to those of evaluation.
-    scale = closest * (widest / closest) ** rng.beta(0.5, 0.5)
-    side = np.maximum(scale * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
+    side = closest * (widest / closest) ** distance  # equal steps zoom by equal factors
+    side = np.maximum(side * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
-    # Over the edge of the photo only where the window is larger than the photo.
+    # Moved back into the photo, if it fits: the box is in the photo, and stays in the window.
     start = np.clip(start, np.minimum(0, 1 - side), np.maximum(0, 1 - side))
     return np.concatenate([start + side / 2, side])
 
@@ -286,7 +287,7 @@ def main():
     training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
     validation = PhotoDataset(*read_csv(VALIDATION_CSV))
     model = create_model_or_exit()
-    # Warm-up first: large steps of a head that knows nothing would undo ImageNet's weights.
+    # Warm-up: large steps of a head that knows nothing would undo the weights, and kill ReLUs.
     steps = EPOCHS * len(training)
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=steps // 4, decay_steps=steps - steps // 4

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 import os
 import re
 from pathlib import Path
@@ -514,7 +515,11 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
         if name in "0.jpg 2.jpg 4.jpg":
             np.testing.assert_allclose(found, true, atol=3)
     with Image.open(folder / "predictions.png") as sheet:
+        places = itertools.product(range(0, 720, 240), range(0, 960, 240))
+        tiles = [sheet.crop((x, y, x + 240, y + 240)) for y, x in places]
+        drawn = [tile.getextrema() != ((255, 255),) * 3 for tile in tiles]
         assert sheet.size == (960, 720)
+        assert drawn == [True] * 5 + [False] * 7, "each of five photos once"
 
 
 @pytest.mark.parametrize("name", ["", "a*.jpg", "b [2].jpg", "{project}/*/b*"])
@@ -554,7 +559,7 @@ def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_pe
     folder.mkdir()
     for name in ("holiday/*.jpg", str(folder), "gone.jpg"):
         main = functools.partial(evaluate_performance.main, [name])
-        assert f"[{name!r}] names no photo" in message_of(main)
+        assert f"There is no photo {name} in" in message_of(main)
     draw_photo((30, 20), (6, 5, 18, 12)).save(folder / "a.png")
     evaluate_performance.IMAGES = "example_1/predictions"
     assert "name photos elsewhere" in message_of(evaluate_performance.main)

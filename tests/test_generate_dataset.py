@@ -606,4 +606,7 @@ def test_pipes_do_not_hang(few_pets):
     (few_pets / "annotations/xmls/a.xml").write_text(xml.replace("Amber_Cat_1", "a"))
     done = run_script(few_pets)
     assert done.returncode == 0
-    assert "the photo is missing: a or a.jpg" in done.stderr and done.stderr.count("skipped") == 1
+    assert (
+        "the photo is missing: no a.* and no a.jpg" in done.stderr
+        and done.stderr.count("skipped") == 1
+    )

@@ -1,40 +1,13 @@
 """A generator that is killed at any moment leaves whole files, and no copies with other boxes."""
 
-import concurrent.futures
-import contextlib
 import itertools
 import multiprocessing
-import os
-import runpy
 import shutil
 import signal
-import sys
-from types import SimpleNamespace
 
 from draw_pets import draw_dataset
+from kills import run_to
 from scripts import edit
-
-CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
-
-
-def run_to(moment, script):
-    """Run the script in this process and kill it before the `moment`-th change to the disk.
-
-    An audit hook is told what is about to be opened, made, renamed or deleted, whoever does it.
-    """
-    executor = contextlib.nullcontext(SimpleNamespace(map=map))  # threads change in any order
-    concurrent.futures.ThreadPoolExecutor = lambda *_: executor
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    sys.dont_write_bytecode, sys.argv = True, [str(script)]
-    moments = itertools.count(1)
-
-    def hook(event, arguments):
-        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (writes or event in CHANGES) and next(moments) == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    runpy.run_path(str(script), run_name="__main__")
 
 
 def run(moment, script, seed):

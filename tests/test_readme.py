@@ -48,7 +48,14 @@ LEAVES = {
     "python example_1/evaluate_performance.py": [f"example_1/{name}" for name in PICTURES],
     "python example_1/recipes/film.py film.mp4": ("example_1/found.mp4", "example_1/found.csv"),
 }
-SHORT = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 16, "WEIGHTS": None, "ALPHA": 0.35, "WORKERS": 2}
+SHORT = {
+    "EPOCHS": 1,
+    "IMAGE_SIZE": 96,
+    "WINDOWS_PER_EPOCH": 16,
+    "WEIGHTS": None,
+    "ALPHA": 0.35,
+    "WORKERS": 2,
+}
 FRAMES = 5  # of the film
 
 
@@ -130,8 +137,8 @@ def test_every_block_of_commands_runs(project):
     edit(project / "example_1/evaluate_performance.py", ELSEWHERE=())
     scripts = ("evaluate_performance.py", "recipes/look_with_litert.py model.tflite")
     printed = [run_shell(project, f"python example_1/{script} photo.jpg") for script in scripts]
-    boxes = [re.findall(r"\d+\.\d", text)[:4] for text in printed]
-    np.testing.assert_allclose(*np.array(boxes, float), atol=0.2, err_msg="the same box")
+    found = [re.findall(r"\d+\.\d+", text)[:5] for text in printed]  # box and agreement
+    np.testing.assert_allclose(*np.array(found, float), atol=0.2, err_msg="the same box")
     unused = {line for line in (*NOT_RUN, *LEAVES) if line not in "".join(PAGES.values())}
     assert not unused, "not in the pages any more"
 

@@ -8,8 +8,15 @@ The window follows the object: each frame gets one look, around the box of the f
 the two boxes do not agree the object is lost, and the looks start again from the whole frame.
 """
 
-import csv
+import signal
 import sys
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Name one film, or 0 for the webcam.")
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
+
+import csv
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -51,37 +58,51 @@ def follow(model, photo, last_box):
     return boxes[-1], agreement
 
 
+def draw_box(frame, corners, agreement):
+    """Draw the box, and how sure it is, into a frame."""
+    xmin, ymin, xmax, ymax = map(round, corners)
+    cv2.rectangle(frame, (xmin, ymin), (xmax, ymax), RED, 2)
+    cv2.putText(frame, f"{agreement:.2f}", (xmin, ymin), cv2.FONT_HERSHEY_SIMPLEX, 0.7, RED, 2)
+
+
 def main(name):
     """Follow the object through a film, or through what the webcam of a number sees."""
     film_file, csv_file = FOLDER / "found.mp4", FOLDER / "found.csv"
     if Path(name).resolve() == film_file:
         sys.exit(f"{name} would be overwritten: rename it first.")
     film = cv2.VideoCapture(int(name) if name.isdigit() else name)
-    frames_per_second = film.get(cv2.CAP_PROP_FPS) or 25  # some webcams do not say
     frames = read_frames(film)
     first = next(frames, None)
     if first is None:
-        sys.exit(f"{name} is no film that OpenCV can read, and no webcam's number.")
-    model, box = load_model(), None
+        sys.exit(f"OpenCV cannot read {name}: name a film that is there, or a webcam's number.")
+    model, box, count = load_model(), None, 0
     height, width, _ = first.shape
+    frames_per_second = film.get(cv2.CAP_PROP_FPS) or 25  # some webcams do not say
     codec = cv2.VideoWriter_fourcc(*"mp4v")
     found = cv2.VideoWriter(str(film_file), codec, frames_per_second, (width, height))
+    total = max(0, film.get(cv2.CAP_PROP_FRAME_COUNT)) or None  # of a webcam: -1
     # Ctrl-C ends the film: the frames before it are kept.
     with open(csv_file, "w", newline="") as file, suppress(KeyboardInterrupt):
         writer = csv.writer(file)
         writer.writerow(["frame", "xmin", "ymin", "xmax", "ymax", "agreement"])
-        for number, frame in enumerate(tqdm(chain([first], frames), unit=" frames")):
+        for frame in tqdm(chain([first], frames), total=total, unit=" frames"):
             photo = Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
             box, agreement = follow(model, photo, box)
             corners = to_pixels(box, photo)
-            writer.writerow([number, *corners, agreement])
-            xmin, ymin, xmax, ymax = map(round, corners)
-            found.write(cv2.rectangle(frame, (xmin, ymin), (xmax, ymax), RED, 2))
+            writer.writerow([count, *corners, agreement])
+            draw_box(frame, corners, agreement)
+            found.write(frame)
+            count += 1
     found.release()
+    # OpenCV raises no error where it cannot write.
+    if cv2.VideoCapture(str(film_file)).get(cv2.CAP_PROP_FRAME_COUNT) < count:
+        sys.exit(f"{film_file} was not written to its end: is the disk full?")
     print(f"Film: {film_file}. Boxes: {csv_file}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Name one film, or 0 for the webcam.")
-    main(sys.argv[1])
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        main(sys.argv[1])
+    except OSError as error:
+        sys.exit(f"film.py: {error}")
