@@ -62,7 +62,8 @@ def draw_box(frame, corners, agreement):
     """Draw the box, and how sure it is, into a frame."""
     xmin, ymin, xmax, ymax = map(round, corners)
     cv2.rectangle(frame, (xmin, ymin), (xmax, ymax), RED, 2)
-    cv2.putText(frame, f"{agreement:.2f}", (xmin, ymin), cv2.FONT_HERSHEY_SIMPLEX, 0.7, RED, 2)
+    label = f"agreement {agreement:.2f}"
+    cv2.putText(frame, label, (4, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, RED, 2)
 
 
 def main(name):
@@ -80,7 +81,7 @@ def main(name):
     frames_per_second = film.get(cv2.CAP_PROP_FPS) or 25  # some webcams do not say
     codec = cv2.VideoWriter_fourcc(*"mp4v")
     found = cv2.VideoWriter(str(film_file), codec, frames_per_second, (width, height))
-    total = max(0, film.get(cv2.CAP_PROP_FRAME_COUNT)) or None  # of a webcam: -1
+    total = max(0, int(film.get(cv2.CAP_PROP_FRAME_COUNT))) or None  # of a webcam: -1
     # Ctrl-C ends the film: the frames before it are kept.
     with open(csv_file, "w", newline="") as file, suppress(KeyboardInterrupt):
         writer = csv.writer(file)
