@@ -113,6 +113,8 @@ def train(run, folder):
     file = folder / run.example / "train_model.py"
     own = [name for name in CONSTANTS if f"{name} = " in run.name]  # what the recipe sets stays
     edit(file, **{name: value for name, value in CONSTANTS.items() if name not in own} | BRIEF)
+    rows = (folder / "validation.csv").read_text("utf-8").splitlines(keepends=True)
+    (folder / "validation.csv").write_text("".join(rows[:3]), "utf-8")  # two photos are enough
     fit = keras.Model.fit
 
     def keep_and_fit(model, *arguments, **options):
