@@ -347,9 +347,7 @@ def main():
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
         metrics={"coords": [iou], "classes": ["accuracy"]},
     )
-    first_epoch = resume(model, len(training)) if RESUME else 0
-    if first_epoch == 0:
-        keep_older_training()
+    first_epoch = start_or_resume(model, len(training))
     (FOLDER / "classes.json").write_text(json.dumps(classes, ensure_ascii=False), encoding="utf-8")
     windows, targets = training[0]
     draw_batch(windows, targets["coords"])
@@ -437,6 +435,14 @@ def create_model_or_exit(*arguments):
             broken = file.replace(f"{file}.broken")
             sys.exit(f"Half a file of weights is now {broken}: run again, to download all of it.")
         raise
+
+
+def start_or_resume(model, steps_per_epoch):
+    """Return how many epochs are done: with RESUME, or 0, and an older training was moved away."""
+    done = resume(model, steps_per_epoch) if RESUME else 0
+    if done == 0:
+        keep_older_training()
+    return done
 
 
 def resume(model, steps_per_epoch):

@@ -294,9 +294,7 @@ def main():
     )
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
     model.compile(optimizer, loss=grid_loss, metrics=[dice_coefficient])
-    first_epoch = resume(model, len(training)) if RESUME else 0
-    if first_epoch == 0:
-        keep_older_training()
+    first_epoch = start_or_resume(model, len(training))
     draw_batch(*training[0])
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=training.start_epoch),
@@ -382,6 +380,14 @@ def create_model_or_exit(*arguments):
             broken = file.replace(f"{file}.broken")
             sys.exit(f"Half a file of weights is now {broken}: run again, to download all of it.")
         raise
+
+
+def start_or_resume(model, steps_per_epoch):
+    """Return how many epochs are done: with RESUME, or 0, and an older training was moved away."""
+    done = resume(model, steps_per_epoch) if RESUME else 0
+    if done == 0:
+        keep_older_training()
+    return done
 
 
 def resume(model, steps_per_epoch):

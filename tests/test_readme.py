@@ -59,6 +59,7 @@ SHORT = {
     "WORKERS": 2,
 }
 FRAMES = 5  # of the film
+RECIPES = [file.read_text("utf-8") for file in REPOSITORY.glob("example_*/recipes/*.diff")]
 
 
 def prepare(folder):
@@ -127,9 +128,11 @@ def run_python(folder, block):
 def test_every_block_of_commands_runs(project):
     prepare(project)
     for language, block in BLOCKS:
-        assert language in ("sh", "python"), f"``` needs a language:\n{block}"
+        assert language in ("sh", "python", "diff"), f"``` needs a language:\n{block}"
         if language == "sh":
             run_shell(project, block)
+        elif language == "diff":
+            assert any(block in recipe for recipe in RECIPES), f"of no recipe:\n{block}"
         else:
             run_python(project, block)
     rows = (project / "train.csv").read_text()
