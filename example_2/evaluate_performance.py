@@ -22,6 +22,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
@@ -107,9 +108,9 @@ def most_agreed(found):
     """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
     found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
     boxes, agreements, *_ = zip(*found)
-    last = np.stack(boxes)[:, -1]
-    overlaps = np.array([[overlap(box, other) for other in last] for box in last])
-    return found[np.argmax(agreements * overlaps.sum(axis=1))]
+    last = np.stack(boxes)[:, -1].astype("float32")
+    overlaps = keras.utils.bounding_boxes.compute_iou(last, last, "center_xywh")  # of all pairs
+    return found[np.argmax(agreements * ops.convert_to_numpy(overlaps).sum(axis=1))]
 
 
 def clip_to_photo(box):

@@ -13,7 +13,7 @@ import recipes
 import results
 from scripts import SHORT, create_short_backbone, edit, import_script
 
-BRIEF = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 24}
+BRIEF = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 16}
 CONSTANTS = {**SHORT, "BATCH_SIZE": 16, "FROZEN_LAYERS": 12, "CLASSES": 2}
 for constant in ("WEIGHTS", "CELLS", "BOX_WEIGHT"):  # stay as they are
     del CONSTANTS[constant]
