@@ -33,9 +33,10 @@ def read_row(line, page):
     return Run(example, ", ".join(names) or "default")
 
 
-def read_runs():
-    """Return the runs that the tables of the pages name, each once."""
-    rows = [read_row(line, page) for page in PAGES for line in page.read_text("utf-8").splitlines()]
+def read_runs(columns=2):
+    """Return the runs that the pages' tables of at least so many columns name, each once."""
+    lines = [(line, page) for page in PAGES for line in page.read_text("utf-8").splitlines()]
+    rows = [read_row(line, page) for line, page in lines if line.count("|") > columns]
     return [*dict.fromkeys(run for run in rows if run is not None)]
 
 
