@@ -4,7 +4,8 @@
 
 Edit the constants, then run. The CSVs have one row per photo: path (from this folder), width and
 height, xmin, ymin, xmax and ymax of its box, class_name and class_id. Sizes and boxes are in pixels
-of the photo, rotated as its EXIF orientation says.
+of the photo, rotated as its EXIF orientation says; class_id counts the names in alphabetical order.
+CSVs of your own need the same header row and columns, in UTF-8 with commas; paths may be absolute.
 """
 
 import signal

@@ -42,7 +42,7 @@ from train_model import (
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder of photos
-LOOKS = 3  # 1: at the whole photo only; each further look is closer
+LOOKS = 3  # 1: at the whole photo only; each further look is around the last box
 DEBUG = False  # True shows each picture
 
 # Centres of windows to look at when lost: 0.6 of the photo's sides, in its corners and middle.
@@ -56,7 +56,7 @@ def load_model():
     """Return the model; windows are cut in the size that it was trained with."""
     try:
         model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
-        _, train_model.IMAGE_SIZE, _, _ = model.input_shape
+        _, train_model.IMAGE_SIZE, _, _ = model.input_shape  # `cut_window` takes it from there
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         reason = str(error).partition("\n")[0]
         sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({reason})")
@@ -69,7 +69,7 @@ def load_model():
 
 
 def look_once(model, photo, window):
-    """Return the box (4,) in a window of a photo. No box found: a side is 0 or less."""
+    """Return the box (4,) in a window of a photo. A side of 0 or less: all of it is outside."""
     windows = np.asarray(cut_window(photo, window))[None]
     return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
 

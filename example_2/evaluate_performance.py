@@ -42,7 +42,7 @@ from train_model import (
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder of photos
-LOOKS = 3  # 1: at the whole photo only; each further look is closer
+LOOKS = 3  # 1: at the whole photo only; each further look is around the last box
 DEBUG = False  # True shows each picture
 
 # Centres of windows to look at when lost: 0.6 of the photo's sides, in its corners and middle.
@@ -56,7 +56,7 @@ def load_model():
     """Return the model and the names of its classes; windows are cut in its size."""
     try:
         model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
-        _, train_model.IMAGE_SIZE, _, _ = model.input_shape
+        _, train_model.IMAGE_SIZE, _, _ = model.input_shape  # `cut_window` takes it from there
         classes = json.loads((ROOT / WEIGHTS_FILE).with_name("classes.json").read_text("utf-8"))
         shapes = [(None, len(classes)), (None, 4)]  # of classes and coords
     except Exception as error:  # a broken file makes Keras raise errors of many kinds

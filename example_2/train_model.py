@@ -157,14 +157,14 @@ def window_to_photo(boxes, windows):
 def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
-    # 0 is a close-up, 1 more than the photo; both, as in evaluation, are likelier than between.
+    # 0 is a close-up, 1 more than the photo. U-shaped: near both, as in evaluation, most often.
     distance = rng.beta(0.5, 0.5)
     closest, widest = 1.2 * size, 1.3
     side = closest * (widest / closest) ** distance  # equal steps zoom by equal factors
     side = np.maximum(side * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
-    # Moved back into the photo, if it fits: the box is in the photo, and stays in the window.
+    # A window smaller than the photo is moved into it, a larger one to cover it: the box stays in.
     start = np.clip(start, np.minimum(0, 1 - side), np.maximum(0, 1 - side))
     return np.concatenate([start + side / 2, side])
 
@@ -185,7 +185,7 @@ class PhotoDataset(keras.utils.PyDataset):
     """Batches of windows (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, of boxes and classes.
 
     In training random windows of random photos, the same for the same SEED and `epoch`; in
-    validation each whole photo once.
+    validation each whole photo once. Keras asks for the batches from THREADS threads, in any order.
     """
 
     def __init__(self, paths, boxes, classes, training=False):
@@ -202,7 +202,7 @@ class PhotoDataset(keras.utils.PyDataset):
             windows = WINDOWS_PER_EPOCH * max(1, math.sqrt(len(self.paths) / 200))
         return math.ceil(windows / BATCH_SIZE)
 
-    def __getitem__(self, index):  # called by worker threads, in any order
+    def __getitem__(self, index):
         chosen = range(len(self.paths))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         rng = np.random.default_rng((SEED, self.epoch, index))
         if self.training:

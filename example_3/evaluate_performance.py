@@ -42,7 +42,7 @@ from train_model import (
 
 WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
 IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder of photos
-LOOKS = 3  # 1: at the whole photo only; each further look is closer
+LOOKS = 3  # 1: at the whole photo only; each further look is around the last box
 DEBUG = False  # True shows each picture
 THRESHOLD = 0.5  # 0 to 1: connected cells above it are one object
 MIN_CELLS = 2  # objects with fewer cells are left out; 1 for objects as small as a cell
@@ -56,7 +56,7 @@ def load_model():
     """Return the model; windows and grids have the size that it was trained with."""
     try:
         model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
-        _, train_model.IMAGE_SIZE, _, _ = model.input_shape
+        _, train_model.IMAGE_SIZE, _, _ = model.input_shape  # `cut_window` takes it from there
         _, train_model.CELLS, columns = model.output_shape
     except Exception as error:  # a broken file makes Keras raise errors of many kinds
         reason = str(error).partition("\n")[0]
@@ -72,8 +72,8 @@ def load_model():
 def find_boxes(grid):
     """Return the boxes (objects, 4) in a grid (CELLS, CELLS), in pixels of the resized window.
 
-    A box ends where the mean probability of its region's columns, or rows, falls to half of its
-    maximum: a single probable cell beside the object does not move it.
+    A box ends where the mean probability of its region's columns, or rows, falls to half of the
+    largest one: a single probable cell beside the object does not move it.
     """
     # Interpolated to 5 x 5 points a cell: a box, in points at first, can end within a cell.
     fine = ndimage.zoom(grid, 5, order=1, mode="nearest", grid_mode=True)
