@@ -265,20 +265,15 @@ def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, va
     assert ("class cat is" in capsys.readouterr().err) == (counts["cat"] == 1)
 
 
-def draw_films(project):
-    """Draw three photos, and of each a film of frames that differ by a shift and noise."""
+def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
     random = np.random.default_rng(0)
     for film in range(3):
         photo = np.asarray(draw_pet(random, "Amber_Cat", 200, 150)[0])
-        for frame in range(8):
+        for frame in range(8):  # they differ by a shift and noise
             noise = random.normal(0, 8, photo.shape)
             image = np.clip(np.roll(photo, frame, 1) + noise, 0, 255).astype("uint8")
             image = Image.fromarray(image).resize(SIZE)
             add_pet(project, f"film{film}_{'aabbbbbb'[frame]}_{frame}", image=image)
-
-
-def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
-    draw_films(project)
     generate_dataset.CLASS_FROM = "object"
     generate_dataset.main()
     (line,) = re.findall("warning: .*", capsys.readouterr().err)
@@ -295,11 +290,6 @@ def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
     for pattern in ("/film()", "nothing"):
         generate_dataset.GROUP_FROM = pattern
         assert "GROUP_FROM finds" in message_of(generate_dataset.main)
-
-
-def test_different_photos_are_not_told_of(pets, generate_dataset, capsys):
-    generate_dataset.main()
-    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(5))
