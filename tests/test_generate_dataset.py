@@ -23,7 +23,6 @@ from draw_pets import BREEDS, draw_dataset, draw_pet, write_xml
 from scripts import edit, make_rows, read_csvs
 
 SIZE, BOX = (100, 80), (10, 20, 60, 70)  # of add_pet's photo
-CSVS = ("train.csv", "validation.csv")
 
 
 def add_pet(project, stem="Amber_Cat_9", boxes=(BOX,), image=None, **save_options):
@@ -89,22 +88,6 @@ def few_pets(project):
     """Return `project` with two drawn photos of each of three breeds."""
     draw_dataset(project, 6)
     return project
-
-
-@pytest.fixture
-def old_files(project):
-    """Leave an older run's CSVs in `project`."""
-    for name in CSVS:
-        (project / name).write_bytes(b"old")
-
-
-@pytest.fixture
-def augmenting(generate_dataset):
-    """Return the script, set to augment."""
-    generate_dataset.AUGMENTATION = True
-    generate_dataset.AUGMENTATION_PER_IMAGE = 3
-    generate_dataset.AUGMENTED_SIZE = 64
-    return generate_dataset
 
 
 # Rows
@@ -427,26 +410,20 @@ def test_archives_are_unpacked(project, generate_dataset, archives, place):
     assert len(make_rows(generate_dataset)) == 5
 
 
-@pytest.mark.usefixtures("old_files")
 @pytest.mark.filterwarnings("ignore:Skipping invalid path")
-@pytest.mark.parametrize("name", ["annotations.tar.gz", "images.tar.gz"])
-@pytest.mark.parametrize("place", ["server", "project", None])
-def test_missing_or_other_archive_touches_nothing(project, generate_dataset, archives, place, name):
-    folder = project if place == "project" else archives
-    (archives / name).unlink()  # as without a network
-    if place:
-        with tarfile.open(folder / name, "w:gz") as archive:
-            archive.addfile(tarfile.TarInfo("images/evil.jpg"))
-    before = files_in(project)
+def test_missing_or_other_archive_touches_nothing(project, generate_dataset, archives):
+    images, before = archives / "images.tar.gz", files_in(project)
+    images.unlink()  # as without a network
     message = message_of(generate_dataset.main)
-    assert "make demo" in message
-    for archive in generate_dataset.ARCHIVES:  # where to get the right ones
-        assert generate_dataset.ARCHIVES_ADDRESS + archive in message
-    assert (folder / name).as_uri() in message
+    assert f"Cannot use {images.as_uri()}" in message and "make demo" in message
+    for name in generate_dataset.ARCHIVES:  # where to get them
+        assert generate_dataset.ARCHIVES_ADDRESS + name in message
+    with tarfile.open(images, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("images/evil.jpg"))
+    assert f"Cannot use {images.as_uri()}" in message_of(generate_dataset.main)
     assert files_in(project) == before
 
 
-@pytest.mark.usefixtures("old_files")
 def test_no_folder_is_no_download(project, generate_dataset):
     for link in ("images", "disk"):
         (project / link).symlink_to("/not mounted")
@@ -504,27 +481,46 @@ def test_arguments_are_refused(few_pets):
         assert "takes no arguments: edit DATASET_FOLDER" in done.stderr
 
 
+@pytest.mark.parametrize("augmentation", [False, True])
+def test_a_full_disk_is_one_line_and_changes_nothing(csvs, augmentation):
+    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1, "WORKERS": 1}
+    edit(csvs / "generate_dataset.py", AUGMENTATION=augmentation, **constants)
+    before = files_in(csvs)
+    limit = (1000, 1000)  # bytes a file stand in for a disk
+    done = run_script(csvs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("generate_dataset.py: ") and "too large" in line
+    assert files_in(csvs) == before
+
+
+def interrupt(project, awaited):
+    """Run the script and press Ctrl-C when a file is there; return the exit code and errors."""
+    process = subprocess.Popen(
+        [sys.executable, "generate_dataset.py"],
+        cwd=project,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not [*project.glob(awaited)]:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    return process.returncode, errors
+
+
+def test_ctrl_c_is_one_line(few_pets):
+    edit(few_pets / "generate_dataset.py", AUGMENTATION=True, AUGMENTATION_PER_IMAGE=30, WORKERS=1)
+    before = files_in(few_pets)
+    code, errors = interrupt(few_pets, "generating-*/copies/augmented_*")
+    assert errors.endswith("\ngenerate_dataset.py: interrupted. No CSV is half written.\n")
+    assert (code, "Traceback" in errors) == (1, False)
+    assert files_in(few_pets) == before
+
+
 def test_ctrl_c_while_packages_load(few_pets):
     """A file named tqdm.py stands in for a package that is slow to load."""
     (few_pets / "tqdm.py").write_text("import time\nopen('loading', 'w')\ntime.sleep(60)")
-    process = subprocess.Popen(
-        [sys.executable, "generate_dataset.py"], cwd=few_pets, stderr=subprocess.PIPE
-    )
-    while not (few_pets / "loading").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[1] == b""
-    assert process.returncode
-
-
-def test_pipes_do_not_hang(few_pets):
-    for place in ("images/a.jpg", "images/b.xml", "annotations/xmls/c.xml", "train.csv"):
-        os.mkfifo(few_pets / place)
-    xml = (few_pets / "annotations/xmls/Amber_Cat_1.xml").read_text()
-    (few_pets / "annotations/xmls/a.xml").write_text(xml.replace("Amber_Cat_1", "a"))
-    done = run_script(few_pets)
-    assert done.returncode == 0
-    assert (
-        "the photo is missing: no a.* and no a.jpg" in done.stderr
-        and done.stderr.count("skipped") == 1
-    )
+    code, errors = interrupt(few_pets, "loading")
+    assert code and not errors
