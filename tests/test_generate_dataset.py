@@ -90,7 +90,7 @@ def few_pets(project):
     return project
 
 
-# Rows
+# Rows, and reasons for none
 
 
 def test_rows_are_what_was_drawn(pets, generate_dataset, capsys):
@@ -139,16 +139,14 @@ def test_every_xml_becomes_a_row_or_a_reason_and_other_files_do_not(few_pets):
     assert re.search(r"skipped .*a\.xml: the photo is missing: no a\.\* and no a\.jpg", done.stderr)
 
 
-# Reasons
-
-
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [
         ("<object>.*</object>", "", "no <object>, or none of CLASSES_KEPT"),
         ("<xmin>10<", "<xmin>ten<", "could not convert string to float"),
         ("<bndbox>.*</bndbox>", "<polygon><x1>10</x1></polygon>", "a polygon perhaps"),
-        ("<ymax>70<", "<ymax>20.9<", "the box is inverted or within a pixel"),
+        ("<xmin>10<", "<xmin>71<", "the box is inverted or within a pixel"),
+        ("<ymax>70<", "<ymax>20.9<", "within a pixel"),
         ("<xmin>10.*70<", "<xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1<", "within a pixel"),
         ("<xmin>10<", "<xmin>-1.1<", "the box is outside of the photo"),
         ("<width>100<", "<width>200<", "the XML's size is not the photo's"),
