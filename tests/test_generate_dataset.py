@@ -410,6 +410,7 @@ def test_archives_are_unpacked(project, generate_dataset, archives, place):
 
 @pytest.mark.filterwarnings("ignore:Skipping invalid path")
 def test_missing_or_other_archive_touches_nothing(project, generate_dataset, archives):
+    (project / "train.csv").write_bytes(b"old")
     images, before = archives / "images.tar.gz", files_in(project)
     images.unlink()  # as without a network
     message = message_of(generate_dataset.main)
