@@ -164,6 +164,16 @@ def test_a_recipe_trains_and_changes_what_it_says(csvs, tmp_path_factory, run):
         assert changes == CHANGES[key_of(run)]
 
 
+def test_an_edited_constant_is_in_no_recipes_way(csvs):
+    edits_it_too = ("recipes/as_in_2018.diff", "recipes/generator_copies.diff")
+    diffs = [run for run in RUNS if ".diff" in run.name and run.name not in edits_it_too]
+    for run in diffs:
+        edit(csvs / run.example / "train_model.py", EPOCHS=3, KEPT_SIZE=896, SEED=1)
+        recipes.apply(run, csvs)
+        recipes.apply(run, csvs, "--reverse")
+    assert len(diffs) > 15
+
+
 def test_the_tables_name_every_diff():
     files = recipes.REPOSITORY.glob("example_*/recipes/*.diff")
     named = {f"{run.example}/{run.name}" for run in RUNS if ".diff" in run.name}

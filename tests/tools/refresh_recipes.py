@@ -33,7 +33,8 @@ def refresh(file):
                 print(f"Look at {file}, and mend it where hunks failed:\n{patched.stdout}")
             if patched.returncode != 0:
                 return  # stays as it is
-        command = ["git", "diff", "--no-index", "--no-prefix", "a", "b"]
+        # One line of context: a constant that a user has edited nearby is in no recipe's way.
+        command = ["git", "diff", "--no-index", "--no-prefix", "--unified=1", "a", "b"]
         diff = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
     file.write_text(diff, encoding="utf-8")
 
