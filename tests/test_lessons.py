@@ -16,8 +16,8 @@ DESIGN = {  # lines, functions and classes at most, and the constants: these and
     "example_1/train_model.py": (460, 24, TRAINING),
     "example_2/train_model.py": (515, 26, f"{TRAINING} CLASSES BOX_WEIGHT CLASS_WEIGHT"),
     "example_3/train_model.py": (460, 24, f"{TRAINING} CELLS"),
-    "example_1/evaluate_performance.py": (300, 21, EVALUATION),
-    "example_2/evaluate_performance.py": (330, 21, EVALUATION),
+    "example_1/evaluate_performance.py": (315, 21, EVALUATION),
+    "example_2/evaluate_performance.py": (345, 21, EVALUATION),
     "example_3/evaluate_performance.py": (355, 21, f"{EVALUATION} THRESHOLD MIN_CELLS"),
     "generate_dataset.py": (460, 22, None),
 }
