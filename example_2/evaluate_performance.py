@@ -80,7 +80,7 @@ def look_once(model, photo, window):
 
 def look_closer(model, photo, window):
     """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
-    boxes, probabilities, last = [], [], window  # until a box is found the window stands in
+    boxes, probabilities, last = [], [], window  # until a box is found the window stands for it
     for _ in range(LOOKS):
         box, classes = look_once(model, photo, window)
         is_found = (box[2:] > 0).all()

@@ -148,6 +148,16 @@ def test_every_block_of_commands_runs(project):
     printed = [run_shell(project, f"python example_1/{script} photo.jpg") for script in scripts]
     found = [re.findall(r"\d+\.\d+", text)[:5] for text in printed]  # box and agreement
     np.testing.assert_allclose(*np.array(found, float), atol=0.2, err_msg="the same box")
+    wrong = {
+        "look_with_litert.py film.mp4 photo.jpg": "film.mp4 is no LiteRT model",
+        "look_with_litert.py model.tflite film.mp4": "film.mp4 cannot be read",
+        "film.py photo.txt": "OpenCV cannot read photo.txt",
+    }
+    for command, reason in wrong.items():
+        command = [sys.executable, *f"example_1/recipes/{command}".split()]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(reason)
+        assert "Traceback" not in done.stderr
     unused = {line for line in (*NOT_RUN, *LEAVES) if line not in "".join(PAGES.values())}
     assert not unused, "not in the pages any more"
 

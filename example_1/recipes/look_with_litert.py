@@ -60,7 +60,7 @@ def main(model_file, photo_file):
         if photo.mode.startswith(("I", "F")):
             raise ValueError("it has more than 8 bits a channel, save it with 8")
         photo = photo.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         sys.exit(f"{photo_file} cannot be read: {error}")
     corners, agreement = look_closer(runner, photo)
     (xmin, ymin), (xmax, ymax) = corners.round(1).tolist()
