@@ -69,7 +69,7 @@ def load_model():
 
 
 def look_once(model, photo, window):
-    """Return the box (4,) in a window of a photo. A side of 0 or less: all of it is outside."""
+    """Return the box (4,) in a window of a photo. A side of 0 or less: nothing is in the photo."""
     windows = np.asarray(cut_window(photo, window))[None]
     return clip_to_photo(window_to_photo(model.predict_on_batch(windows)[0], window))
 
@@ -109,7 +109,7 @@ def look(model, photo):
 def most_agreed(found):
     """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
     found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
-    boxes, agreements, *_ = zip(*found)
+    boxes, agreements, *_ = zip(*found)  # example 2's have probabilities too
     last = np.stack(boxes)[:, -1].astype("float32")
     overlaps = keras.utils.bounding_boxes.compute_iou(last, last, "center_xywh")  # of all pairs
     return found[np.argmax(agreements * ops.convert_to_numpy(overlaps).sum(axis=1))]

@@ -4,9 +4,10 @@
 
 The network sees a window of the photo, resized to IMAGE_SIZE x IMAGE_SIZE pixels. One convolution
 in place of a classifier's top predicts the box in it: centre x, centre y, width and height in
-pixels of the resized window. In training the windows are drawn at random, at every scale from 1.2
-times the box to 1.3 times the photo. So evaluate_performance.py can look at the whole photo first,
-and then closer, at a window around the box. The loss is an overlap and a regression term:
+pixels of the resized window. In training the windows are drawn at random, at every scale from about
+1.2 times the box to about 1.3 times the photo. So evaluate_performance.py can look at the whole
+photo first, and then closer, at a window around the box. The loss is an overlap and a regression
+term:
 
     loss = 1 - GIoU(y_true, y_pred) + sum(|y_true - y_pred|) / IMAGE_SIZE
 """
@@ -135,11 +136,12 @@ def window_to_photo(boxes, windows):
 def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
-    # 0 is a close-up, 1 more than the photo. U-shaped: near both, as in evaluation, most often.
+    # 0 is a close-up, 1 more than the photo. U-shaped: most often near both, a little beyond what
+    # evaluation looks at: 1.5 times the box, and the whole photo.
     distance = rng.beta(0.5, 0.5)
     closest, widest = 1.2 * size, 1.3
     side = closest * (widest / closest) ** distance  # equal steps zoom by equal factors
-    side = np.maximum(side * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
+    side *= rng.uniform(0.85, 1.15, 2)  # stretched; 1.2 * 0.85 > 1, so there is room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
     # A window smaller than the photo is moved into it, a larger one to cover it: the box stays in.

@@ -107,7 +107,7 @@ def look(model, photo):
 def most_agreed(found):
     """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
     found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
-    boxes, agreements, *_ = zip(*found)
+    boxes, agreements, *_ = zip(*found)  # example 2's have probabilities too
     last = np.stack(boxes)[:, -1].astype("float32")
     overlaps = keras.utils.bounding_boxes.compute_iou(last, last, "center_xywh")  # of all pairs
     return found[np.argmax(agreements * ops.convert_to_numpy(overlaps).sum(axis=1))]

@@ -103,7 +103,7 @@ def predict_grid(model, photo, window):
 
 
 def look(model, photo):
-    """Return the first look's grid, and of each object what the looks find, the surest first.
+    """Return the first look's grid, and what the looks find of each object, the highest sum first.
 
     That is: its boxes (LOOKS, 4) in shares of the photo's sides, how well the last two agree, the
     last window and its grid.

@@ -136,11 +136,12 @@ def window_to_photo(boxes, windows):
 def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
     centre, size = box[:2], box[2:]
-    # 0 is a close-up, 1 more than the photo. U-shaped: near both, as in evaluation, most often.
+    # 0 is a close-up, 1 more than the photo. U-shaped: most often near both, a little beyond what
+    # evaluation looks at: 1.5 times the box, and the whole photo.
     distance = rng.beta(0.5, 0.5)
     closest, widest = 1.2 * size, 1.3
     side = closest * (widest / closest) ** distance  # equal steps zoom by equal factors
-    side = np.maximum(side * rng.uniform(0.85, 1.15, 2), size)  # stretched, with room for the box
+    side *= rng.uniform(0.85, 1.15, 2)  # stretched; 1.2 * 0.85 > 1, so there is room for the box
     # The top left corner at random, but with the whole box inside the window.
     start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
     # A window smaller than the photo is moved into it, a larger one to cover it: the box stays in.
@@ -246,7 +247,7 @@ def create_model():
             layer.trainable = False
         if is_batch_norm:
             layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
-    # From 7 x 7 cells up to CELLS x CELLS. The first is the linear output of a block.
+    # From 7 x 7 cells up to CELLS x CELLS, by the last sum of each size: no ReLU follows a sum.
     features = backbone.get_layer("block_15_add").output
     features = layers.Conv2D(128, 1, activation="relu6")(features)
     for name in ("block_12_add", "block_5_add", "block_2_add"):  # 14, 28 and 56 cells at 224 px
