@@ -33,11 +33,6 @@ CHANGES = {
     "1/ciou": {"losses": [0.8657]},  # 1 - (0.5 - 100 / 2000 - 0.0032) + 30 / 96
     "1/batch_norm_trained": {"batch norm": {(True, 0.999)}},
     "1/last_relu": {"top": "Add BatchNormalization ReLU Conv2D"},
-    "1/more_layers": {
-        "convolutions": 6 + 3,
-        "top": "Conv2D BatchNormalization ReLU Conv2D",
-        "batch norm": {(False, 0.9), (True, 0.9)},  # the new ones train
-    },
     "1/inverted_residual": {"convolutions": 6 + 2, "top": "DepthwiseConv2D Conv2D Add Conv2D"},
     "1/flips": {"box": [(10 + 90) / 2, 48, 8, 8]},  # the right edge is the mirrored left one
     "1/generator_copies": {"augment": False, "copies": True},
