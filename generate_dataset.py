@@ -120,6 +120,13 @@ def strip_name(path):
     return name.stem if name.suffix in ENDINGS else name.name
 
 
+def is_beside(photo, xml):
+    """Return whether a photo is in its XML's folder, or at the same place below DATASET_FOLDER."""
+    top, place = ROOT / DATASET_FOLDER, os.path.dirname(xml)
+    mirrored = os.path.normpath(top / os.path.relpath(place, ROOT / (ANNOTATIONS_FOLDER or top)))
+    return os.path.dirname(photo) in (place, mirrored)
+
+
 def find_photo(xml, annotation, photos):
     """Return an XML's photo, of those by name, and whether its <filename> is another one."""
     # An XML is renamed with its photo, not what it says, so that its own name counts first.
@@ -127,15 +134,14 @@ def find_photo(xml, annotation, photos):
     found = [photos.get(strip_name(name), []) for name in (Path(xml).stem, *said)]
     if not any(found):
         raise ValueError(f"the photo is missing: no {Path(xml).stem}.* and no {said[0] or 'other'}")
-    top, place = ROOT / DATASET_FOLDER, os.path.dirname(xml)
-    mirrored = os.path.normpath(top / os.path.relpath(place, ROOT / (ANNOTATIONS_FOLDER or top)))
-    texts = os.path.relpath(place, top), " ".join(said)
+    top = ROOT / DATASET_FOLDER
+    texts = os.path.relpath(os.path.dirname(xml), top), " ".join(said)
 
     def rate(photo):  # what counts most comes first
         folder, name = os.path.split(photo)
         words = set(re.findall(r"[^\W_]+", os.path.relpath(folder, top)))  # two in train_images
         common = (len(words.intersection(re.findall(r"[^\W_]+", text))) for text in texts)
-        return folder in (place, mirrored), name in map(os.path.basename, said), *common
+        return is_beside(photo, xml), name in map(os.path.basename, said), *common
 
     best, *others = sorted(next(filter(None, found)), key=rate, reverse=True)
     if others and rate(best) == rate(others[0]):
@@ -211,9 +217,10 @@ def read_row(photo, annotation):
     if not fits and not fits_stored:
         raise ValueError(f"the XML's size is not the photo's: {said} and {size}")
     objects = [(item, item.findtext("name", "").strip()) for item in annotation.findall("object")]
+    names = sorted({name for _, name in objects})
     objects = [item for item in objects if CLASSES_KEPT is None or item[1] in list(CLASSES_KEPT)]
     if not objects:
-        raise ValueError("no <object>, or none of CLASSES_KEPT")
+        raise ValueError(f"no <object>, or none of CLASSES_KEPT: {names}")
     boxes, faults = read_boxes([item for item, _ in objects], size, None if fits else orientation)
     areas = np.where(faults == "", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 0)
     if not areas.any():
@@ -223,10 +230,9 @@ def read_row(photo, annotation):
         notes.append("photos with several objects: the largest is taken")
     if orientation in (2, 3, 4) or (fits and fits_stored):
         notes.append("photos are turned by EXIF and their XMLs do not say whether the boxes are")
-    name = Path(photo).stem.rpartition("_")[0]  # Bengal_12: Bengal
-    if CLASS_FROM == "object":
-        name = objects[areas.argmax()][1]
-    elif not name:
+    names = {"filename": Path(photo).stem.rpartition("_")[0], "object": objects[areas.argmax()][1]}
+    name = names[CLASS_FROM]
+    if not name and CLASS_FROM == "filename":
         raise ValueError('no class before a _ in the photo\'s name: set CLASS_FROM = "object"')
     if not name or "\ufffd" in name:  # that is where an XML is not UTF-8
         raise ValueError(f"no class, or not in UTF-8, by CLASS_FROM = {CLASS_FROM!r}: {name}")
@@ -286,10 +292,14 @@ def read_rows():
     photos, rows, taken, errors, counts = defaultdict(list), {}, {}, {}, Counter()
     for file in files:
         photos[strip_name(file)].append(file)
+
+    def rate(xml):  # first those with a photo of their own name, most of all beside them
+        own = photos.get(strip_name(xml[:-4]), [])
+        return not any(is_beside(photo, xml) for photo in own), not own, xml
+
     # Threads are enough: Pillow decodes outside of Python's lock. At Ctrl-C a pool stops at once.
     with ThreadPool(WORKERS) as pool:
-        # First those with a photo of their own name, lest others take it by <filename>.
-        for xml in sorted(xmls, key=lambda xml: (strip_name(xml[:-4]) not in photos, xml)):
+        for xml in sorted(xmls, key=rate):  # lest another XML takes their photo
             try:
                 annotation = read_xml(xml)
                 photo, is_other = find_photo(xml, annotation, photos)
@@ -319,7 +329,8 @@ def read_rows():
     for reason, number in sorted((+counts).items()):  # + drops zeros
         print(f"{number:8}  {reason}")
     if not xmls:
-        sys.exit(f"No XML below {DATASET_FOLDER}: label with labelImg, or export as Pascal VOC.")
+        folders = " or ".join(filter(None, (DATASET_FOLDER, ANNOTATIONS_FOLDER)))
+        sys.exit(f"No XML below {folders}: label with labelImg, or export as Pascal VOC.")
     return rows
 
 
@@ -363,7 +374,7 @@ def split_rows(rows):
     sides = defaultdict(list)
     for row in rows:
         folder = re.search(
-            r"/(train|val|test)(id|idation|ing)?/",
+            r"/(train|val|test)(id|idate|idation|ing)?/",
             "/" + row.path.removeprefix(DATASET_FOLDER).lower(),
         )
         sides[folder and folder[1]].append(row)
@@ -408,6 +419,8 @@ def write_csv(file, rows, class_ids):
 def main():
     """Make all in a temporary folder, and replace what is there when it is whole."""
     photos = ROOT / DATASET_FOLDER
+    if SPLIT_RATIO <= 0 or SPLIT_RATIO >= 1:  # would be clipped
+        sys.exit(f"SPLIT_RATIO is the share that is trained on, as 0.8, and not {SPLIT_RATIO}.")
     if not photos.is_dir():
         is_there = photos.exists() or any(path.is_symlink() for path in (photos, *photos.parents))
         if is_there or not DOWNLOAD or ANNOTATIONS_FOLDER in (None, DATASET_FOLDER):

@@ -274,14 +274,22 @@ def warn_of_newer_csv():
 
 def list_photos(names, folder):
     """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
-    files = []
+    files, missing = [], []
     for name in names:
         pattern = glob.escape(name) if (folder / name).exists() else name  # a [ may be in a name
         pattern = f"{pattern}/*" if (folder / name).is_dir() else pattern
-        files.extend(folder / file for file in sorted(glob.glob(pattern, root_dir=folder)))
-    files = [file for file in files if file.is_file()]
-    if not files:
-        sys.exit(f"There is no photo {', '.join(names)} in {folder.resolve()}.")
+        found = [folder / file for file in sorted(glob.glob(pattern, root_dir=folder))]
+        found = [file for file in found if file.is_file()]
+        found = [file for file in found if file.suffix not in (".xml", ".txt", ".json", ".csv")]
+        if not found:
+            missing.append(name)
+        files += found
+    if missing:
+        text = f"There is no photo {', '.join(missing)} in {folder.resolve()}."
+        text += " Is it in a subfolder? Name that."
+        if not files:
+            sys.exit(text)
+        print(text, file=sys.stderr)
     if any(FOLDER / "predictions" in file.resolve().parents for file in files):
         sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
     return files

@@ -375,7 +375,7 @@ def create_model_or_exit(*arguments):
     try:
         return create_model(*arguments)
     except Exception as error:  # Keras raises a bare Exception when there is no network
-        if WEIGHTS == "imagenet" and not file.exists():
+        if WEIGHTS == "imagenet" and not file.exists() and not isinstance(error, ValueError):
             sys.exit(f"No weights: {error}. Download it elsewhere, and put it into {file.parent}.")
         if WEIGHTS == "imagenet" and isinstance(error, OSError) and error.errno is None:
             broken = file.replace(f"{file}.broken")
@@ -396,6 +396,8 @@ def resume(model, steps_per_epoch):
     if not (FOLDER / "model.keras").exists():
         print("RESUME: no epoch was finished, so the training starts anew.")
         return 0
+    if (ROOT / TRAIN_CSV).stat().st_mtime > (FOLDER / "model.keras").stat().st_mtime:
+        sys.exit(f"RESUME: {TRAIN_CSV} is newer than model.keras: train anew, with RESUME = False.")
     try:
         model.optimizer.build(model.trainable_variables)
         model.load_weights(FOLDER / "model.keras")
@@ -403,8 +405,8 @@ def resume(model, steps_per_epoch):
         reason = str(error).partition("\n")[0][:200]
         sys.exit(f"RESUME: model.keras is broken or was trained with other constants ({reason})")
     done, rest = divmod(int(model.optimizer.iterations), steps_per_epoch)
-    if rest > 0:  # a model is saved at the end of an epoch
-        sys.exit("RESUME: model.keras was trained with another number of photos or of windows.")
+    if done == 0 or rest > 0:  # no optimizer of this network, or not the end of an epoch
+        sys.exit("RESUME: model.keras was trained with other constants or number of photos.")
     if done >= EPOCHS:
         sys.exit(f"RESUME: all {done} epochs are done. To go on set EPOCHS higher.")
     return done

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -536,7 +537,7 @@ def test_photos_without_a_csv(project, mine, evaluate_performance, capsys, monke
             assert is_colour(pixels, RED).any() and not is_colour(pixels, GREEN).any()
 
 
-def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_performance):
+def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_performance, capsys):
     evaluate_performance.load_model = Finder
     folder = evaluate_performance.FOLDER / "predictions"
     folder.mkdir()
@@ -546,6 +547,12 @@ def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_pe
     draw_photo((30, 20), (6, 5, 18, 12)).save(folder / "a.png")
     evaluate_performance.IMAGES = "example_1/predictions"
     assert "name photos elsewhere" in message_of(evaluate_performance.main)
+    (project / "holiday").mkdir()
+    shutil.copy(folder / "a.png", project / "holiday")
+    (project / "holiday/a.xml").write_text("<annotation/>")  # no photo, and not tried as one
+    found = evaluate_performance.list_photos(["holiday", "hollyday"], project)
+    assert [file.name for file in found] == ["a.png"]
+    assert "There is no photo hollyday in" in capsys.readouterr().err
     (project / "half.jpg").write_bytes(b"half")
     older = "picture\na.png\n"
     (folder.parent / "predictions.csv").write_text(older)

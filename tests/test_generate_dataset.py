@@ -113,6 +113,20 @@ def test_a_box_up_to_a_pixel_outside_is_clipped(project, generate_dataset):
     assert read_row(generate_dataset)[3:7] == (0, 0, *SIZE)
 
 
+def test_an_xml_without_a_photo_takes_none_of_another_xml(project, generate_dataset, capsys):
+    for name in ("valid/Amber_Cat_0", "train/Amber_Cat_1", "train/Amber_Cat_2"):
+        add_pet(project, name)
+    text = (project / "annotations/xmls/valid/Amber_Cat_0.xml").read_text()
+    lost = project / "annotations/xmls/train/Amber_Cat_0.xml"  # comes first, by its name
+    lost.write_text(text.replace("<xmin>10<", "<xmin>20<"))
+    assert lost.read_text() != text
+    generate_dataset.main()
+    rows = [row for side in read_csvs(project) for row in side]
+    (row,) = [row for row in rows if row["path"].endswith("Cat_0.jpg")]
+    assert row["xmin"] == "10"
+    assert f"skipped {lost}: a second XML for the same photo" in capsys.readouterr().err
+
+
 def test_every_xml_becomes_a_row_or_a_reason_and_other_files_do_not(few_pets):
     xmls = few_pets / "annotations/xmls"
     (xmls / "more").mkdir()
@@ -289,7 +303,7 @@ def test_groups_leave_classes_on_both_sides(generate_dataset, seed):
         assert {row.class_name for row in side} == {"cat", "dog"}
 
 
-@pytest.mark.parametrize("names", ["train valid test", "Train val other", "train test other"])
+@pytest.mark.parametrize("names", ["train validate test", "Train val other", "train test other"])
 def test_split_from_folders(project, generate_dataset, capsys, names):
     first, second, third = names.split()
     for index, folder in enumerate([first] * 6 + [second] * 2 + [third]):

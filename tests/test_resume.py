@@ -135,13 +135,28 @@ def test_what_cannot_be_resumed_is_said_and_left_as_it_is(
     assert read_files(train_model.FOLDER) == before
 
 
-def test_a_training_with_another_number_of_windows_is_not_resumed(train_model):
+@pytest.mark.parametrize("other", ["windows", "layers", "split"])
+def test_a_training_of_other_windows_layers_or_photos_is_not_resumed(train_model, csvs, other):
     train_model.EPOCHS = 1
     train_model.main()
     before = read_files(train_model.FOLDER)
     train_model.RESUME, train_model.EPOCHS = True, 4
-    train_model.WINDOWS_PER_EPOCH += train_model.BATCH_SIZE
-    assert "another number of photos" in message_of(train_model.main)
+    create_model = train_model.create_model
+
+    def freeze_head():
+        model = create_model()
+        model.layers[-1].trainable = False
+        return model
+
+    part = "other constants or number of photos"
+    if other == "windows":
+        train_model.WINDOWS_PER_EPOCH += train_model.BATCH_SIZE
+    elif other == "layers":
+        train_model.create_model = freeze_head
+    else:
+        os.utime(train_model.ROOT / "train.csv", (time.time() + 60,) * 2)
+        part = "train.csv is newer than model.keras"
+    assert part in message_of(train_model.main)
     assert read_files(train_model.FOLDER) == before
 
 
