@@ -511,7 +511,7 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
 def test_photos_without_a_csv(project, mine, evaluate_performance, capsys, monkeypatch, name):
     for photo in ("a.jpg", "a-2.jpg", "b [2].jpg", "貓" * 82 + ".jpg"):
         draw_photo((300, 200), (60, 50, 180, 120)).save(mine / photo)
-    (mine / "notes.txt").write_text("no photo")
+    (mine / "notes.pdf").write_text("no photo")
     Image.new("RGB", (90_000, 10), "white").save(mine / "long.png")  # cannot be drawn
     count = {"": 5, "a*.jpg": 2}.get(name, 1)
     pattern = f"my photos ?1?/{name}" if "*" in name else f"{mine.name}/{name}"
@@ -524,7 +524,7 @@ def test_photos_without_a_csv(project, mine, evaluate_performance, capsys, monke
     evaluate_performance.main()
     captured = capsys.readouterr()
     assert captured.out.count("g: box [") == first.count("g: box [") == count
-    assert ("notes.txt" in captured.err) == ("no picture" in captured.err) == (name == "")
+    assert ("notes.pdf" in captured.err) == ("no picture" in captured.err) == (name == "")
     rows = read_numbers(evaluate_performance.FOLDER)
     pictures = {row["picture"] for row in rows} - {""} | {"00009_mine.jpg"}
     assert pictures == {file.name for file in folder.iterdir()}
