@@ -113,6 +113,18 @@ def test_a_box_up_to_a_pixel_outside_is_clipped(project, generate_dataset):
     assert read_row(generate_dataset)[3:7] == (0, 0, *SIZE)
 
 
+def test_constants_that_would_be_silently_wrong(few_pets, generate_dataset, capsys):
+    generate_dataset.SPLIT_RATIO = 80
+    assert "SPLIT_RATIO is the share" in message_of(generate_dataset.main)
+    generate_dataset.SPLIT_RATIO, generate_dataset.CLASS_FROM = 0.8, "objects"
+    with pytest.raises(KeyError, match="objects"):
+        generate_dataset.main()
+    generate_dataset.CLASS_FROM, generate_dataset.CLASSES_KEPT = "object", ["Cat"]
+    assert "Too few usable photos" in message_of(generate_dataset.main)
+    assert "none of CLASSES_KEPT: ['cat']" in capsys.readouterr().err
+    assert not list(few_pets.glob("*.csv"))
+
+
 def test_an_xml_without_a_photo_takes_none_of_another_xml(project, generate_dataset, capsys):
     for name in ("valid/Amber_Cat_0", "train/Amber_Cat_1", "train/Amber_Cat_2"):
         add_pet(project, name)

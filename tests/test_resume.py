@@ -245,6 +245,14 @@ def test_imagenets_weights_that_are_not_there(train_model, monkeypatch, content)
     assert "URL fetch failure" in message and str(file.parent) in message
 
 
+def test_a_wrong_width_is_no_network_that_is_down(train_model, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(train_model.FOLDER))
+    train_model.create_model, train_model.WEIGHTS = train_model.full_model, "imagenet"
+    train_model.ALPHA = 0.6
+    with pytest.raises(ValueError, match="alpha"):  # Keras's own, without advice to download
+        train_model.main()
+
+
 KEPT = []  # errors and the variables of their functions, as notebooks keep them
 
 
