@@ -217,10 +217,10 @@ def read_row(photo, annotation):
     if not fits and not fits_stored:
         raise ValueError(f"the XML's size is not the photo's: {said} and {size}")
     objects = [(item, item.findtext("name", "").strip()) for item in annotation.findall("object")]
-    names = sorted({name for _, name in objects})
+    found = sorted({name for _, name in objects})
     objects = [item for item in objects if CLASSES_KEPT is None or item[1] in list(CLASSES_KEPT)]
     if not objects:
-        raise ValueError(f"no <object>, or none of CLASSES_KEPT: {names}")
+        raise ValueError(f"no <object>, or none of CLASSES_KEPT: {found}")
     boxes, faults = read_boxes([item for item, _ in objects], size, None if fits else orientation)
     areas = np.where(faults == "", np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 0)
     if not areas.any():
@@ -418,9 +418,9 @@ def write_csv(file, rows, class_ids):
 
 def main():
     """Make all in a temporary folder, and replace what is there when it is whole."""
-    photos = ROOT / DATASET_FOLDER
     if SPLIT_RATIO <= 0 or SPLIT_RATIO >= 1:  # would be clipped
         sys.exit(f"SPLIT_RATIO is the share that is trained on, as 0.8, and not {SPLIT_RATIO}.")
+    photos = ROOT / DATASET_FOLDER
     if not photos.is_dir():
         is_there = photos.exists() or any(path.is_symlink() for path in (photos, *photos.parents))
         if is_there or not DOWNLOAD or ANNOTATIONS_FOLDER in (None, DATASET_FOLDER):
@@ -440,8 +440,10 @@ def main():
         copies = augment_photos(training, Path(folder, "copies")) if AUGMENTATION else []
         write_csv(f"{folder}/train.csv", training + copies, class_ids)
         write_csv(f"{folder}/validation.csv", validation, class_ids)
-        os.replace(f"{folder}/train.csv", ROOT / TRAIN_CSV)
-        os.replace(f"{folder}/validation.csv", ROOT / VALIDATION_CSV)
+        for new, old in (("train.csv", TRAIN_CSV), ("validation.csv", VALIDATION_CSV)):
+            new, old = Path(folder, new), ROOT / old
+            if not old.is_file() or new.read_bytes() != old.read_bytes():
+                os.replace(new, old)  # one that is the same stays older than its training
         if AUGMENTATION:  # last: after a kill before it training says which copies are missing
             shutil.move(f"{folder}/copies", augmented)
     print("  photos  training  validation  class")

@@ -244,8 +244,9 @@ def list_photos(names, folder):
         pattern = glob.escape(name) if (folder / name).exists() else name  # a [ may be in a name
         pattern = f"{pattern}/*" if (folder / name).is_dir() else pattern
         found = [folder / file for file in sorted(glob.glob(pattern, root_dir=folder))]
+        endings = (".xml", ".txt", ".json", ".csv")  # of labels beside the photos
+        found = [file for file in found if not file.name.lower().endswith(endings)]
         found = [file for file in found if file.is_file()]
-        found = [file for file in found if file.suffix not in (".xml", ".txt", ".json", ".csv")]
         if not found:
             missing.append(name)
         files += found

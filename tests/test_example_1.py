@@ -549,7 +549,7 @@ def test_photos_that_are_not_there_or_where_the_pictures_go(project, evaluate_pe
     assert "name photos elsewhere" in message_of(evaluate_performance.main)
     (project / "holiday").mkdir()
     shutil.copy(folder / "a.png", project / "holiday")
-    (project / "holiday/a.xml").write_text("<annotation/>")  # no photo, and not tried as one
+    (project / "holiday/a.XML").write_text("<annotation/>")  # no photo, and not tried as one
     found = evaluate_performance.list_photos(["holiday", "hollyday"], project)
     assert [file.name for file in found] == ["a.png"]
     assert "There is no photo hollyday in" in capsys.readouterr().err

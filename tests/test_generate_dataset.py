@@ -125,6 +125,16 @@ def test_constants_that_would_be_silently_wrong(few_pets, generate_dataset, caps
     assert not list(few_pets.glob("*.csv"))
 
 
+def test_a_csv_that_is_the_same_stays_older_than_its_training(few_pets, generate_dataset):
+    generate_dataset.main()
+    os.utime(few_pets / "train.csv", (1, 1))
+    generate_dataset.main()
+    assert (few_pets / "train.csv").stat().st_mtime == 1, "RESUME would refuse it"
+    generate_dataset.SEED = 1
+    generate_dataset.main()
+    assert (few_pets / "train.csv").stat().st_mtime > 1
+
+
 def test_an_xml_without_a_photo_takes_none_of_another_xml(project, generate_dataset, capsys):
     for name in ("valid/Amber_Cat_0", "train/Amber_Cat_1", "train/Amber_Cat_2"):
         add_pet(project, name)
