@@ -2,160 +2,133 @@
 
     python example_1/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
-The network sees a window of the photo, resized to IMAGE_SIZE x IMAGE_SIZE pixels. One convolution
-in place of a classifier's top predicts the box in it: centre x, centre y, width and height in
-pixels of the resized window. In training the windows are drawn at random, at every scale from about
-1.2 times the box to about 1.3 times the photo. So evaluate_performance.py can look at the whole
-photo first, and then closer, at a window around the box. The loss is an overlap and a regression
-term:
+The network sees a window of the photo, resized to IMAGE_SIZE x IMAGE_SIZE pixels. In place of a
+classifier's top, one convolution predicts the box in it: xmin, ymin, xmax and ymax, as shares of
+the window's sides. In training the windows are drawn at random, from a close-up to more than the
+photo, so that evaluate_performance.py can look at the whole photo first, and then closer. The loss
+is the sum of an overlap term and a regression term:
 
-    loss = 1 - GIoU(y_true, y_pred) + sum(|y_true - y_pred|) / IMAGE_SIZE
+    loss = 1 - GIoU + the sum of the absolute errors of centre and size (L1)
+
+Each training writes into a new folder, runs/DATE_TIME: copies of the CSVs, batch.jpg (what the
+network sees), log.csv, curves.png, and after each epoch model.keras.
 """
 
-import signal
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-
-import contextlib
 import csv
 import math
-import os
-import sqlite3
+import shutil
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
-from keras.applications.mobilenet_v2 import MobileNetV2, preprocess_input
+from keras.applications.mobilenet_v2 import MobileNetV2
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent  # the CSVs and the paths in them start here
-FOLDER = Path(__file__).resolve().parent  # what is written goes here
+RUNS = Path(__file__).resolve().parent / "runs"
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-WEIGHTS = "imagenet"  # or None (random), or the path of a .weights.h5 file
+WEIGHTS = "imagenet"  # downloaded into ~/.keras/models; or the path of a .weights.h5 file
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
-FROZEN_LAYERS = 54  # layers from the input that are not trained: 54 to block 5 of 16; 154: all
-AUGMENT = True  # random windows, mirrored, recoloured; False: the whole photo, unchanged
+FROZEN_LAYERS = 54  # the first layers keep their weights; 54: up to block 5 of 16; 154: all
 EPOCHS = 15  # more take longer and find better boxes
-WINDOWS_PER_EPOCH = 1000  # for up to 200 photos; for more it is times sqrt(photos / 200)
+WINDOWS_PER_EPOCH = 1000  # up to 200 photos; above, multiplied by sqrt(photos / 200)
 BATCH_SIZE = 8
 LEARNING_RATE = 1e-3  # peak: warm-up, then cosine decay
-THREADS = 2  # that cut windows, and read photos if INMEMORY = False
-INMEMORY = True  # False reads photos anew for each window, if they do not fit in memory
-KEPT_SIZE = 448  # longest side of a photo in training: more is sharper if objects are small
-RESUME = False  # True: an interrupted training goes on after its last finished epoch
+KEPT_SIZE = 448  # longest side of a photo in memory: more helps with small objects
+RESUME = None  # or "2026-11-29_14-03-05": continue this run after its last complete epoch
 SEED = 0
 
 
 # The photos
 
 
-def read_csv(name):
-    """Return a CSV's n paths and boxes (n, 4): centre and size as shares of the photo's sides."""
-    columns = ("width", "height", "xmin", "ymin", "xmax", "ymax")
+# A box is xmin, ymin, xmax and ymax (4,), as shares of the sides of the photo or window it is in.
+def read_csv(file):
+    """Return a CSV's rows, with the photo's "path", its "size" in pixels and the "box" in it."""
+    with open(file, newline="", encoding="utf-8-sig") as lines:
+        rows = list(csv.DictReader(lines))
+    for line, row in enumerate(rows, start=2):
+        corners = np.array([row["xmin"], row["ymin"], row["xmax"], row["ymax"]], float)
+        size = np.array([row["width"], row["height"]], float)
+        box = corners / np.tile(size, 2)
+        if not ((box >= 0) & (box <= 1)).all() or (corners[2:] - corners[:2]).min() < 1:
+            sys.exit(f"{file.name}, line {line}: not a box inside the photo, in pixels.")
+        row["path"], row["size"], row["box"] = ROOT / row["path"], size, box
+    return rows
+
+
+def load_photo(path, longest_side=100_000, size=None):
+    """Return an upright RGB photo; OSError if it cannot be read or is not in proportion to size."""
     try:
-        with open(ROOT / name, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        paths = [ROOT / row["path"] for row in rows]
-        numbers = np.array([[row[column] for column in columns] for row in rows], "float32")
-    except FileNotFoundError:
-        sys.exit(f"{name} is not there: run generate_dataset.py.")
-    except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
-        reason = repr(error)[:100]  # may hold the whole file
-        sys.exit(f"{name} is no CSV with commas, in UTF-8 ({reason}): run generate_dataset.py.")
-    if not rows:
-        sys.exit(f"{name} has no rows: run generate_dataset.py again.")
-    sizes, minimum, maximum = numbers[:, :2], numbers[:, 2:4], numbers[:, 4:6]
-    is_box = (minimum >= 0) & (maximum - minimum >= 1) & (maximum <= sizes) & (sizes < np.inf)
-    if not is_box.all():
-        first_bad = np.flatnonzero(~is_box.all(axis=1))[0]
-        sys.exit(f"{name}, line {first_bad + 2}: no box, in pixels, within the photo.")
-    for path, size in zip(paths, sizes.astype(int).tolist()):
-        check_size(path, tuple(size))
-    boxes = np.concatenate([(minimum + maximum) / 2, maximum - minimum], axis=1)
-    return paths, boxes / np.tile(sizes, 2)
-
-
-def load_photo(path, longest_side=None):
-    """Return a photo, RGB, rotated as its EXIF orientation says; OSError if it cannot be read."""
-    try:  # only these formats: for EPS Pillow would start another program
-        if not path.is_file():  # a pipe would be waited for
-            raise FileNotFoundError("there is no such file")
+        # Only these formats: for PostScript Pillow would start another program.
         with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")) as photo:
             if photo.mode.startswith(("I", "F")):
-                raise ValueError("it has more than 8 bits a channel, save it with 8")
-            longest_side = longest_side or max(photo.size)
-            photo.draft("RGB", (longest_side, longest_side))  # reads a JPEG at 1/2, 1/4 or 1/8
+                raise ValueError("it has more than 8 bits per channel")
+            photo.draft("RGB", (longest_side, longest_side))  # a large JPEG is read smaller
             photo = ImageOps.exif_transpose(photo).convert("RGB")
             photo.thumbnail((longest_side, longest_side))
-            return photo
     except Exception as error:  # each of Pillow's decoders raises errors of its own
-        advice = " (HEIC: export it as JPEG)" if path.suffix.lower() in (".heic", ".heif") else ""
-        raise OSError(f"{path} cannot be read: {error}{advice}") from error
+        raise OSError(f"{path} cannot be read: {error}") from error
+    expected = photo.size if size is None else size * max(photo.size) / max(size)
+    if not np.allclose(photo.size, expected, rtol=0, atol=1.5):  # sides are rounded
+        raise OSError(f"{path} is not in proportion to the CSV's size: run generate_dataset.py")
+    return photo
 
 
-# A window is centre and size (4,), as a box is. Both are shares of the photo's sides, and outside
-# of the photo is black. What is cut out there and resized is called a window as well.
-WHOLE_PHOTO = np.array([0.5, 0.5, 1, 1])
+# A window, like a box, is xmin, ymin, xmax and ymax (4,), in shares of the photo's sides; outside
+# the photo it is black. The picture cut out there and resized is also called a window.
+WHOLE_PHOTO = np.array([0, 0, 1, 1])
 
 
-def cut_window(photo, window):
-    """Return a window of a photo as a photo of IMAGE_SIZE x IMAGE_SIZE pixels."""
-    centre, size = np.split(window * np.tile(photo.size, 2), 2)
-    first, last = centre - size / 2, centre + size / 2  # corners, in pixels of the photo
-    # `crop` takes whole pixels, and `resize` the fractions of them that are in the window.
-    crop_start = np.floor(first)
-    crop = photo.crop((*crop_start, *np.ceil(last)))
-    extent = (*(first - crop_start), *(last - crop_start))
-    return crop.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=extent)
+def cut_window(photo, window, image_size):
+    """Cut a window out of a photo; return it resized to image_size x image_size pixels."""
+    xmin, ymin, xmax, ymax = window * np.tile(photo.size, 2)
+    # `crop` works in whole pixels; `resize` then keeps exactly the window.
+    left, top = math.floor(xmin), math.floor(ymin)
+    crop = photo.crop((left, top, math.ceil(xmax), math.ceil(ymax)))
+    extent = (xmin - left, ymin - top, xmax - left, ymax - top)
+    return crop.resize((image_size, image_size), Image.Resampling.BILINEAR, box=extent)
 
 
-def photo_to_window(boxes, windows):
-    """Return boxes (..., 4) of the photo in pixels of the resized windows (..., 4)."""
-    centre = (boxes[..., :2] - windows[..., :2]) / windows[..., 2:] + 0.5
-    size = boxes[..., 2:] / windows[..., 2:]
-    return np.concatenate([centre, size], axis=-1) * IMAGE_SIZE
+def photo_to_window(boxes, window):
+    """Turn boxes (..., 4) from shares of the photo's sides into those of a window's (4,)."""
+    return (boxes - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2)
 
 
-def window_to_photo(boxes, windows):
-    """Inverse of `photo_to_window`: return boxes (..., 4) in shares of the photo's sides."""
-    centre = windows[..., :2] + (boxes[..., :2] / IMAGE_SIZE - 0.5) * windows[..., 2:]
-    size = boxes[..., 2:] / IMAGE_SIZE * windows[..., 2:]
-    return np.concatenate([centre, size], axis=-1)
+def window_to_photo(boxes, window):
+    """Turn boxes (..., 4) from shares of a window's sides into those of the photo's."""
+    return boxes * np.tile(window[2:] - window[:2], 2) + np.tile(window[:2], 2)
 
 
 def draw_window(box, rng):
     """Return a random window (4,) with a box (4,) in it, from close-up to more than the photo."""
-    centre, size = box[:2], box[2:]
-    # 0 is a close-up, 1 more than the photo. U-shaped: most often near both, a little beyond what
-    # evaluation looks at: 1.5 times the box, and the whole photo.
+    size = box[2:] - box[:2]
+    # 0 is a close-up, 1 more than the photo. U-shaped: values near these two are likelier.
     distance = rng.beta(0.5, 0.5)
     closest, widest = 1.2 * size, 1.3
-    side = closest * (widest / closest) ** distance  # equal steps zoom by equal factors
+    side = closest * (widest / closest) ** distance  # from closest (0) to widest (1)
     side *= rng.uniform(0.85, 1.15, 2)  # stretched; 1.2 * 0.85 > 1, so there is room for the box
-    # The top left corner at random, but with the whole box inside the window.
-    start = centre - size / 2 - (side - size) * rng.uniform(0, 1, 2)
-    # A window smaller than the photo is moved into it, a larger one to cover it: the box stays in.
+    start = box[:2] - (side - size) * rng.uniform(0, 1, 2)  # at random, with the whole box inside
+    # On each axis: move a smaller window into the photo, a larger one over it. The box stays in.
     start = np.clip(start, np.minimum(0, 1 - side), np.maximum(0, 1 - side))
-    return np.concatenate([start + side / 2, side])
+    return np.concatenate([start, start + side])
 
 
 def augment(photo, box, rng):
     """Return a window of a photo, mirrored and recoloured at random, and the box (4,) in it."""
     window = draw_window(box, rng)
-    photo, box = cut_window(photo, window), photo_to_window(box, window)
+    photo, box = cut_window(photo, window, IMAGE_SIZE), photo_to_window(box, window)
     if rng.uniform() < 0.5:
         photo = ImageOps.mirror(photo)
-        box[0] = IMAGE_SIZE - box[0]
+        box[[0, 2]] = 1 - box[[2, 0]]
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         photo = enhancer(photo).enhance(rng.uniform(0.5, 1.5))
     return photo, box
@@ -164,37 +137,35 @@ def augment(photo, box, rng):
 class PhotoDataset(keras.utils.PyDataset):
     """Batches of windows (batch, IMAGE_SIZE, IMAGE_SIZE, 3), uint8 RGB, and of boxes (batch, 4).
 
-    In training random windows of random photos, the same for the same SEED and `epoch`; in
-    validation each whole photo once. Keras asks for the batches from THREADS threads, in any order.
+    In training they are random, but the same for the same SEED and `epoch`, in whatever order
+    Keras's threads ask for them. In validation they are the whole photos, each once.
     """
 
-    def __init__(self, paths, boxes, training=False):
-        super().__init__(workers=THREADS)
-        self.paths, self.boxes, self.training = paths, boxes, training
-        self.epoch = 0
-        if INMEMORY:
-            progress = tqdm(paths, "reading photos", leave=False)
-            self.photos = [load_photo(path, KEPT_SIZE) for path in progress]
+    def __init__(self, rows, training=False):
+        super().__init__(workers=2)
+        self.rows, self.training, self.epoch = rows, training, 0
+        progress = tqdm(rows, "reading photos", leave=False)
+        self.photos = [load_photo(row["path"], KEPT_SIZE, row["size"]) for row in progress]
 
     def __len__(self):
-        windows = len(self.paths)
+        windows = len(self.rows)
         if self.training:
-            windows = WINDOWS_PER_EPOCH * max(1, math.sqrt(len(self.paths) / 200))
+            windows = WINDOWS_PER_EPOCH * max(1, math.sqrt(len(self.rows) / 200))
         return math.ceil(windows / BATCH_SIZE)
 
     def __getitem__(self, index):
-        chosen = range(len(self.paths))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         rng = np.random.default_rng((SEED, self.epoch, index))
         if self.training:
-            chosen = rng.integers(len(self.paths), size=BATCH_SIZE)
+            chosen = rng.integers(len(self.rows), size=BATCH_SIZE)
+        else:  # the next photos; the last batch may be smaller
+            chosen = range(len(self.rows))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         windows, boxes = [], []
         for i in chosen:
-            photo = self.photos[i] if INMEMORY else load_photo(self.paths[i], KEPT_SIZE)
-            if self.training and AUGMENT:
-                window, box = augment(photo, self.boxes[i], rng)
+            photo, box = self.photos[i], self.rows[i]["box"]
+            if self.training:
+                window, box = augment(photo, box, rng)
             else:
-                window = cut_window(photo, WHOLE_PHOTO)
-                box = photo_to_window(self.boxes[i], WHOLE_PHOTO)
+                window = cut_window(photo, WHOLE_PHOTO, IMAGE_SIZE)
             windows.append(window)
             boxes.append(box)
         return np.stack(windows), np.stack(boxes).astype("float32")
@@ -203,15 +174,13 @@ class PhotoDataset(keras.utils.PyDataset):
         self.epoch = epoch
 
 
-def draw_batch(photos, boxes):
-    """Draw a batch as the network sees it into batch.jpg, to look at while it trains."""
-    sheet = Image.new("RGB", (8 * IMAGE_SIZE, math.ceil(len(photos) / 8) * IMAGE_SIZE))  # 8 a row
-    for i, (x, y, width, height) in enumerate(boxes):
-        photo = Image.fromarray(photos[i])
-        rectangle = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        ImageDraw.Draw(photo).rectangle(rectangle, outline=(0, 255, 0), width=2)
-        sheet.paste(photo, (i % 8 * IMAGE_SIZE, i // 8 * IMAGE_SIZE))
-    sheet.save(FOLDER / "batch.jpg")
+def draw_batch(windows, boxes, file):
+    """Draw eight windows as the network sees them, to look at while it trains."""
+    sheet = Image.fromarray(np.concatenate(windows[:8], axis=1))  # side by side
+    for i, (xmin, ymin, xmax, ymax) in enumerate(boxes[:8]):
+        rectangle = np.array([i + xmin, ymin, i + xmax, ymax]) * IMAGE_SIZE
+        ImageDraw.Draw(sheet).rectangle(rectangle.tolist(), outline=(0, 255, 0), width=2)
+    sheet.save(file)
 
 
 # The network
@@ -222,37 +191,29 @@ def create_model():
 
     Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Output: (batch, 4), a box.
     """
-    photos = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="photos")
+    windows = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="windows")
     backbone = MobileNetV2(
-        input_tensor=preprocess_input(photos),  # 0 to 255 becomes -1 to 1
-        input_shape=photos.shape[1:],  # chooses the file of weights
+        input_tensor=layers.Rescaling(1 / 127.5, offset=-1)(windows),  # 0 to 255 becomes -1 to 1
+        input_shape=windows.shape[1:],  # selects the file of weights
         alpha=ALPHA,
         include_top=False,
         weights=WEIGHTS,
     )
     for index, layer in enumerate(backbone.layers):
-        is_batch_norm = isinstance(layer, layers.BatchNormalization)
         # Frozen, batch norm runs in inference mode in training too: with ImageNet's averages.
-        if WEIGHTS is not None and (index < FROZEN_LAYERS or is_batch_norm):
+        if index < FROZEN_LAYERS or isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
-        if is_batch_norm:
-            layer.momentum = 0.9  # for WEIGHTS = None: averages that follow in tens of steps
-    # Not backbone.output: its ReLU may die. With 224 pixels (batch, 7, 7, 320).
+    # Before the last convolution and its ReLU, which may die; at 224 pixels (batch, 7, 7, 320).
     features = backbone.get_layer("block_16_project_BN").output
-    # A kernel as large as the map gives one prediction, as a dense layer does.
-    initial_box = keras.initializers.Constant(IMAGE_SIZE / 2)  # in the middle, half as wide
-    box = layers.Conv2D(4, kernel_size=features.shape[1], bias_initializer=initial_box)(features)
-    return keras.Model(photos, layers.Reshape((4,), name="coords")(box))
+    # A kernel as large as the map acts as a dense layer. It predicts centre and size in pixels less
+    # half the window's side, so that 0 is a box in the middle. Rescaling makes them shares.
+    box = layers.Conv2D(4, kernel_size=features.shape[1])(features)
+    centre, size = ops.split(layers.Rescaling(1 / IMAGE_SIZE, offset=0.5)(box), 2, axis=-1)
+    box = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+    return keras.Model(windows, layers.Reshape((4,), name="coords")(box))
 
 
 # The loss
-
-
-def corners(boxes):
-    """Return the top left and bottom right corners, (batch, 2) each, of boxes (batch, 4)."""
-    centre, size = ops.split(boxes, 2, axis=1)
-    half = ops.maximum(size, 0) / 2  # the network may predict a side below 0
-    return centre - half, centre + half
 
 
 def iou_and_giou(y_true, y_pred):
@@ -261,12 +222,14 @@ def iou_and_giou(y_true, y_pred):
     GIoU is IoU minus the share of the smallest box around both that neither covers. Boxes that do
     not overlap all have IoU 0; GIoU tells near from far: H. Rezatofighi et al., CVPR 2019.
     """
-    (true_start, true_end), (pred_start, pred_end) = corners(y_true), corners(y_pred)
-    shared_sides = ops.minimum(true_end, pred_end) - ops.maximum(true_start, pred_start)
+    true_start, true_end = ops.split(y_true, 2, axis=1)  # the top left corners, the bottom right
+    start, end = ops.split(y_pred, 2, axis=1)
+    end = ops.maximum(start, end)  # the network may predict an end before the start
+    shared_sides = ops.minimum(true_end, end) - ops.maximum(true_start, start)
     intersection = ops.prod(ops.maximum(shared_sides, 0), axis=1)  # a side below 0: no overlap
-    areas = ops.prod(true_end - true_start, axis=1) + ops.prod(pred_end - pred_start, axis=1)
+    areas = ops.prod(true_end - true_start, axis=1) + ops.prod(end - start, axis=1)
     union = areas - intersection  # what both share was counted twice
-    outer_sides = ops.maximum(true_end, pred_end) - ops.minimum(true_start, pred_start)
+    outer_sides = ops.maximum(true_end, end) - ops.minimum(true_start, start)
     outer = ops.prod(outer_sides, axis=1)  # the smallest box around both
     iou = intersection / ops.maximum(union, keras.config.epsilon())
     return iou, iou - (outer - union) / ops.maximum(outer, keras.config.epsilon())
@@ -278,8 +241,9 @@ def iou(y_true, y_pred):
 
 
 def box_loss(y_true, y_pred):
-    """Return 1 - GIoU + L1 of boxes (batch, 4): (batch,)."""
-    l1 = ops.sum(ops.abs(y_true - y_pred), axis=1) / IMAGE_SIZE
+    """Return 1 - GIoU + L1 of boxes (batch, 4): (batch,). L1 is that of centre and size."""
+    start_error, end_error = ops.split(y_true - y_pred, 2, axis=1)
+    l1 = ops.sum(ops.abs(start_error + end_error) / 2 + ops.abs(end_error - start_error), axis=1)
     return 1 - iou_and_giou(y_true, y_pred)[1] + l1
 
 
@@ -289,155 +253,52 @@ def box_loss(y_true, y_pred):
 def main():
     """Train, save the model after each epoch and draw the curves."""
     keras.utils.set_random_seed(SEED)
-    training = PhotoDataset(*read_csv(TRAIN_CSV), training=True)
-    validation = PhotoDataset(*read_csv(VALIDATION_CSV))
-    model = create_model_or_exit()
-    # Warm-up: large steps of a head that knows nothing would undo the weights, and kill ReLUs.
+    folder = RUNS / (RESUME or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if not RESUME:
+        if not (ROOT / TRAIN_CSV).exists():
+            sys.exit(f"{TRAIN_CSV} does not exist: run generate_dataset.py.")
+        folder.mkdir(parents=True)
+        shutil.copy(ROOT / TRAIN_CSV, folder / "train.csv")  # what evaluation will read too
+        shutil.copy(ROOT / VALIDATION_CSV, folder / "validation.csv")
+    print(f"Writing into {folder.relative_to(ROOT)}. To continue it: RESUME = {folder.name!r}")
+    training = PhotoDataset(read_csv(folder / "train.csv"), training=True)
+    validation = PhotoDataset(read_csv(folder / "validation.csv"))
+    draw_batch(*training[0], folder / "batch.jpg")
+    model = create_model()
+    # Warm-up: large steps while the head is still random would destroy the backbone's weights.
     steps = EPOCHS * len(training)
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=steps // 4, decay_steps=steps - steps // 4
     )
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
     model.compile(optimizer, loss=box_loss, metrics=[iou])
-    first_epoch = start_or_resume(model, len(training))
-    draw_batch(*training[0])
-    callbacks = [
-        keras.callbacks.LambdaCallback(on_epoch_begin=training.start_epoch),
-        keras.callbacks.CSVLogger(FOLDER / "log.csv", append=first_epoch > 0),
-        SaveModel(),
-    ]
+    if RESUME:
+        optimizer.build(model.trainable_variables)
+        model.load_weights(folder / "model.keras")  # the optimizer's too
+
+    def save(epoch, logs):
+        model.save(folder / "unfinished.keras")  # if killed here, model.keras stays whole
+        (folder / "unfinished.keras").replace(folder / "model.keras")
+
     model.fit(
         training,
         validation_data=validation,
         shuffle=False,  # windows are random already
-        initial_epoch=first_epoch,
+        initial_epoch=int(optimizer.iterations) // len(training),  # the epochs done: with RESUME
         epochs=EPOCHS,
-        callbacks=callbacks,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=training.start_epoch, on_epoch_end=save),
+            keras.callbacks.CSVLogger(folder / "log.csv", append=bool(RESUME)),
+            keras.callbacks.TerminateOnNaN(raise_error=True),
+        ],
     )
-    draw_curves()
-    print(f"Next: python {FOLDER.name}/evaluate_performance.py")
+    draw_curves(folder)
+    print(f"Next: python {RUNS.parent.name}/evaluate_performance.py")
 
 
-# Housekeeping: here the lesson is over.
-
-
-class SaveModel(keras.callbacks.Callback):
-    """Saves the model after each epoch. A kill while it is written leaves the one before whole."""
-
-    def on_train_begin(self, logs=None):
-        self.start, self.trained = time.time(), 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.trained > 0:
-            seconds_per_epoch = (time.time() - self.start) / self.trained
-            print(f"{(EPOCHS - epoch) * seconds_per_epoch / 60:.0f} minutes left")
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"] + logs["val_loss"]):
-            sys.exit("The loss is no number: lower LEARNING_RATE, and look at batch.jpg.")
-        unfinished = FOLDER / "model.unfinished.keras"
-        self.model.save(unfinished)
-        unfinished.replace(FOLDER / "model.keras")
-        self.trained += 1
-
-    def on_train_end(self, logs=None):
-        figures = ", ".join(f"{name} {logs[name]:.3f}" for name in logs if "val_" in name)
-        minutes = (time.time() - self.start) / 60
-        print(f"{self.trained} epochs in {minutes:.0f} minutes: {figures} (whole photos)")
-
-
-def check_size(path, size):
-    """Stop if a photo has not the (width, height) of its row: its box would be elsewhere."""
-    if not path.is_file():
-        return  # `load_photo` will say so
-    try:
-        with Image.open(path) as photo:  # reads only the start of the file
-            found = photo.size
-            # Quarter turns; a TIFF Pillow turns by itself.
-            if photo.format != "TIFF" and photo.getexif().get(0x0112) in (5, 6, 7, 8):
-                found = found[::-1]
-    except Exception:
-        return  # `load_photo` will say why
-    if found != size:
-        sys.exit(f"{path} has {found} pixels, the CSV says {size}: run generate_dataset.py.")
-
-
-def lock_folder():
-    """Return a lock against a second training here; it ends with the process, however that ends."""
-    try:
-        lock = sqlite3.connect(FOLDER / "training.lock", timeout=0)
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        sys.exit(f"Does another training run in {FOLDER}? Wait for it, or stop it. ({error})")
-    return lock
-
-
-def create_model_or_exit(*arguments):
-    """Return `create_model`'s model, or say in one line what to do without ImageNet's weights."""
-    name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(ALPHA)}_{IMAGE_SIZE}_no_top.h5"
-    file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "models", name).expanduser()
-    try:
-        return create_model(*arguments)
-    except Exception as error:  # Keras raises a bare Exception when there is no network
-        if WEIGHTS == "imagenet" and not file.exists() and not isinstance(error, ValueError):
-            sys.exit(f"No weights: {error}. Download it elsewhere, and put it into {file.parent}.")
-        if WEIGHTS == "imagenet" and isinstance(error, OSError) and error.errno is None:
-            broken = file.replace(f"{file}.broken")
-            sys.exit(f"Half a file of weights is now {broken}: run again, to download all of it.")
-        raise
-
-
-def start_or_resume(model, steps_per_epoch):
-    """Return how many epochs are done: with RESUME, or 0, and an older training was moved away."""
-    done = resume(model, steps_per_epoch) if RESUME else 0
-    if done == 0:
-        keep_older_training()
-    return done
-
-
-def resume(model, steps_per_epoch):
-    """Load the last epoch's model, with the state of its optimizer; return how many are done."""
-    if not (FOLDER / "model.keras").exists():
-        print("RESUME: no epoch was finished, so the training starts anew.")
-        return 0
-    if (ROOT / TRAIN_CSV).stat().st_mtime > (FOLDER / "model.keras").stat().st_mtime:
-        sys.exit(f"RESUME: {TRAIN_CSV} is newer than model.keras: train anew, with RESUME = False.")
-    try:
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(FOLDER / "model.keras")
-    except Exception as error:  # of many kinds, for a broken file or other shapes
-        reason = str(error).partition("\n")[0][:200]
-        sys.exit(f"RESUME: model.keras is broken or was trained with other constants ({reason})")
-    done, rest = divmod(int(model.optimizer.iterations), steps_per_epoch)
-    if done == 0 or rest > 0:  # no optimizer of this network, or not the end of an epoch
-        sys.exit("RESUME: model.keras was trained with other constants or number of photos.")
-    if done >= EPOCHS:
-        sys.exit(f"RESUME: all {done} epochs are done. To go on set EPOCHS higher.")
-    return done
-
-
-def keep_older_training():
-    """Move what an older training and its evaluation wrote into a folder named by its time."""
-    names = "model.keras classes.json log.csv batch.jpg curves.png confusion.png predictions"
-    names = f"{names} predictions.csv predictions.png".split()
-    files = [FOLDER / name for name in names if (FOLDER / name).exists()]
-    if not files:
-        return
-    end = datetime.fromtimestamp(files[0].stat().st_mtime)
-    older = FOLDER / f"{end:%Y-%m-%d_%H-%M-%S}"
-    while older.exists():  # the model was moved back from there
-        older = older.with_name(f"{older.name}_again")
-    older.mkdir()
-    for file in files:
-        file.rename(older / file.name)
-    print(f"The older training is now in {older}.")
-
-
-def draw_curves():
+def draw_curves(folder):
     """Draw loss and metrics over the epochs, the columns of log.csv, into curves.png."""
-    # A line that a full disk or a kill has cut is left out, with a warning of NumPy's.
-    log = np.genfromtxt(FOLDER / "log.csv", delimiter=",", names=True, invalid_raise=False)
-    log = np.atleast_1d(log)
+    log = np.atleast_1d(np.genfromtxt(folder / "log.csv", delimiter=",", names=True))
     names = [name.removeprefix("val_") for name in log.dtype.names if name.startswith("val_")]
     figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names):
@@ -445,14 +306,15 @@ def draw_curves():
         axes.plot(log["epoch"], log[f"val_{name}"], ".-", label="validation")
         axes.set(xlabel="epoch", ylabel=name)
         axes.legend()
-    figure.savefig(FOLDER / "curves.png")
+    figure.savefig(folder / "curves.png")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        sys.exit("train_model.py takes no arguments: edit the constants at its top.")
     try:
-        with contextlib.closing(lock_folder()):
-            main()
-    except OSError as error:
-        sys.exit(f"train_model.py: {error}")
+        main()
+    except KeyboardInterrupt:
+        sys.exit("train_model.py: interrupted")
+    except Exception as error:  # one line if a file, a photo or a download fails
+        if isinstance(error, OSError) or "URL fetch failure" in str(error):
+            sys.exit(f"train_model.py: {error}")
+        raise

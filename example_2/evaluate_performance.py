@@ -1,37 +1,29 @@
 """Example 2: see how well the trained network finds the object and knows its class.
 
-    python example_2/evaluate_performance.py                  # after train_model.py
-    python example_2/evaluate_performance.py holiday/*.jpg    # photos, or folders of photos
+    python example_2/evaluate_performance.py            # after train_model.py
+    python example_2/evaluate_performance.py holiday    # photos, or folders of photos
 
 Looks closer as example 1 does, and takes the class from the looks' mean probabilities. Prints the
 IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
-example 1 does. confusion.png shows which class is taken for which.
+example 1 does. confusion.png shows which class is mistaken for which.
 """
 
-import signal
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
-
 import csv
-import glob
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
 from tqdm import tqdm
 
-import train_model
 from train_model import (
-    FOLDER,
-    ROOT,
+    RUNS,
     WHOLE_PHOTO,
     cut_window,
     iou,
@@ -40,90 +32,38 @@ from train_model import (
     window_to_photo,
 )
 
-WEIGHTS_FILE = FOLDER / "model.keras"  # or the path of another .keras file
-IMAGES = None  # None: the CSVs' photos; or the path of a photo or of a folder of photos
-LOOKS = 3  # 1: at the whole photo only; each further look is around the last box
-DEBUG = False  # True shows each picture
+RUN = None  # the newest training; or the name of a folder in runs
+LOOKS = 3  # the first at the whole photo, each later one around the box before
 
-# Centres of windows to look at when lost: 0.6 of the photo's sides, in its corners and middle.
-ELSEWHERE = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7), (0.5, 0.5))
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TRUE_CORNERS = ("true_xmin", "true_ymin", "true_xmax", "true_ymax")
-
-
-def load_model():
-    """Return the model and the names of its classes; windows are cut in its size."""
-    try:
-        model = keras.models.load_model(ROOT / WEIGHTS_FILE, compile=False)
-        _, train_model.IMAGE_SIZE, _, _ = model.input_shape  # `cut_window` takes it from there
-        classes = json.loads((ROOT / WEIGHTS_FILE).with_name("classes.json").read_text("utf-8"))
-        shapes = [(None, len(classes)), (None, 4)]  # of classes and coords
-    except Exception as error:  # a broken file makes Keras raise errors of many kinds
-        reason = str(error).partition("\n")[0]
-        sys.exit(f"{WEIGHTS_FILE} cannot be loaded: run train_model.py. ({reason})")
-    if model.output_shape != shapes:
-        sys.exit(f"{WEIGHTS_FILE} is no model of {FOLDER.name} with these classes: {classes}")
-    return model, classes
+AROUND_BOX = np.array([-0.25, -0.25, 1.25, 1.25])  # a window with 1.5 times the sides of a box
 
 
 # Looking closer
 
 
 def look_once(model, photo, window):
-    """Return the box (4,) in a window, as in example 1, and the classes' probabilities."""
-    windows = np.asarray(cut_window(photo, window))[None]
+    """Return the box (4,) in a window, as in example 1, and the probabilities of the classes."""
+    windows = np.asarray(cut_window(photo, window, model.input_shape[1]))[None]  # a batch of one
     predicted = model.predict_on_batch(windows)
-    box = clip_to_photo(window_to_photo(predicted["coords"][0], window))
-    return box, predicted["classes"][0]
-
-
-def look_closer(model, photo, window):
-    """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
-    boxes, probabilities, last = [], [], window  # until a box is found the window stands for it
-    for _ in range(LOOKS):
-        box, classes = look_once(model, photo, window)
-        is_found = (box[2:] > 0).all()
-        agreement = overlap(last, box) if is_found else 0
-        last = box if is_found else last
-        boxes.append(last)
-        probabilities.append(classes)
-        window = last * (1, 1, 1.5, 1.5)  # around the box
-    return np.stack(boxes), agreement, np.mean(probabilities, axis=0)
+    box = window_to_photo(predicted["coords"][0], window)
+    return np.clip(box, 0, 1), predicted["classes"][0]
 
 
 def look(model, photo):
-    """Return boxes (LOOKS, 4) and agreement as in example 1, and the last box's probabilities."""
-    found = [look_closer(model, photo, WHOLE_PHOTO)]
-    boxes, agreement, probabilities = found[0]
-    if LOOKS > 1 and agreement < 0.5:  # lost
-        for x, y in ELSEWHERE:
-            found.append(look_closer(model, photo, np.array([x, y, 0.6, 0.6])))
-        best_boxes, _, probabilities = most_agreed(found)
-        boxes[-1] = best_boxes[-1]
-    return boxes, agreement, probabilities
-
-
-def most_agreed(found):
-    """Return the one of what `look_closer` found with the highest agreement x sum of IoUs."""
-    found = [each for each in found if each[1] > 0] or found  # what found no box has no vote
-    boxes, agreements, *_ = zip(*found)  # example 2's have probabilities too
-    last = np.stack(boxes)[:, -1].astype("float32")
-    overlaps = keras.utils.bounding_boxes.compute_iou(last, last, "center_xywh")  # of all pairs
-    return found[np.argmax(agreements * ops.convert_to_numpy(overlaps).sum(axis=1))]
-
-
-def clip_to_photo(box):
-    """Return the part of a box (4,) that is in the photo."""
-    start = np.maximum(box[:2] - box[2:] / 2, 0)
-    end = np.minimum(box[:2] + box[2:] / 2, 1)
-    return np.concatenate([(start + end) / 2, end - start])
-
-
-def to_pixels(box, photo):
-    """Return xmin, ymin, xmax and ymax of a box (4,) in pixels of the photo."""
-    corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
-    return np.round(corners * np.tile(photo.size, 2), 1).tolist()
+    """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
+    boxes, probabilities, box, window = [], [], WHOLE_PHOTO, WHOLE_PHOTO
+    for _ in range(LOOKS):
+        found, classes = look_once(model, photo, window)
+        agreement = overlap(box, found)
+        if (found[2:] > found[:2]).all():  # otherwise keep the last box
+            box = found
+        boxes.append(box)
+        probabilities.append(classes)
+        window = window_to_photo(AROUND_BOX, box)
+    return np.stack(boxes), agreement, np.mean(probabilities, axis=0)
 
 
 def overlap(box, other):
@@ -131,40 +71,40 @@ def overlap(box, other):
     return round(float(iou(np.float32([box]), np.float32([other]))[0]), 3)
 
 
-def find_objects(model, classes, paths, true_boxes=None, true_classes=None):
-    """Yield each photo that can be read, and its row of predictions.csv."""
-    for index, path in enumerate(tqdm(paths, "looking", leave=False)):
+def to_pixels(box, photo):
+    """Return a box (4,) in pixels of the photo."""
+    return np.round(box * np.tile(photo.size, 2), 1).tolist()
+
+
+def find_objects(model, classes, rows):
+    """Yield each row's photo, if it can be read, and its row of predictions.csv."""
+    for row in tqdm(rows, "looking", leave=False):
         try:
-            photo = load_photo(path)
-            boxes, agreement, probabilities = look(model, photo)
-        except (OSError, Image.DecompressionBombError) as error:
+            photo = load_photo(row["path"], size=row.get("size"))
+        except OSError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        row = {"path": path, "width": photo.width, "height": photo.height}
-        row |= zip(CORNERS, to_pixels(boxes[-1], photo))
-        row["agreement"] = agreement if LOOKS > 1 else math.nan
-        row["class_name"] = classes[probabilities.argmax()]
-        row["probability"] = round(float(probabilities.max()), 3)
-        if true_boxes is not None:
-            true_class = true_classes[index]
-            is_known = true_class in classes
-            if not is_known and not classes[-1].endswith(" others"):
-                sys.exit(f"{path.name} is a {true_class}, but the model's classes are {classes}.")
-            row["true_class_name"] = true_class if is_known else classes[-1]
-            row["is_right"] = row["class_name"] == row["true_class_name"]
-            true_box = true_boxes[index]
-            row |= zip(TRUE_CORNERS, to_pixels(true_box, photo))
-            row["first_iou"], row["iou"] = overlap(true_box, boxes[0]), overlap(true_box, boxes[-1])
-        yield photo, row
+        boxes, agreement, probabilities = look(model, photo)
+        found = {"path": row["path"], "width": photo.width, "height": photo.height}
+        found |= zip(CORNERS, to_pixels(boxes[-1], photo))
+        found["agreement"] = agreement if LOOKS > 1 else math.nan
+        found["class_name"] = classes[probabilities.argmax()]
+        found["probability"] = round(float(probabilities.max()), 3)
+        if "box" in row:
+            found |= zip(TRUE_CORNERS, to_pixels(row["box"], photo))
+            found["first_iou"] = overlap(row["box"], boxes[0])
+            found["iou"] = overlap(row["box"], boxes[-1])
+            is_named = row["class_name"] in classes
+            found["true_class_name"] = row["class_name"] if is_named else classes[-1]  # others
+            found["is_right"] = found["class_name"] == found["true_class_name"]
+        yield photo, found
 
 
-# Housekeeping: what is printed, written and drawn
+# What is printed, drawn and written
 
 
 def print_figures(name, rows):
     """Print the IoU statistics of the photos of a CSV."""
-    if not rows:
-        sys.exit(f"None of the photos of {name} can be read.")
     ious = np.array([row["iou"] for row in rows])
     first = np.mean([row["first_iou"] for row in rows])
     print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (after the first look {first:.3f}),")
@@ -172,35 +112,33 @@ def print_figures(name, rows):
 
 
 def print_agreement(rows):
-    """Print how many of the photos with a high agreement of the last two looks are right."""
-    print("agreement   photos   of these right (IoU above 0.5)")
+    """Print, for some thresholds, how many photos agree so well, and how many are correct."""
+    print("agreement   photos   of these correct (IoU above 0.5)")
     for threshold in (0, 0.5, 0.7, 0.8, 0.9):
         is_right = [row["iou"] > 0.5 for row in rows if row["agreement"] >= threshold]
         if is_right:
             print(f"  >= {threshold:.1f} {len(is_right):10} {np.mean(is_right):11.1%}")
 
 
-def print_classes(rows, classes):
-    """Print how many of the classes are right, and draw confusion.png."""
+def print_classes(rows, classes, file):
+    """Print how many of the classes are right, and draw which is taken for which."""
     true = [row["true_class_name"] for row in rows]
     predicted = [row["class_name"] for row in rows]
     frequent = max(classes, key=true.count)
     right = np.mean([row["is_right"] for row in rows])
     always = true.count(frequent) / len(rows)
     print(f"Accuracy: {right:.1%}. Always predicting {frequent}: {always:.1%}.")
-    if len(classes) > 50:
-        return  # too many to look at
     print(classification_report(true, predicted, labels=classes, zero_division=0))
     matrix = confusion_matrix(true, predicted, labels=classes)
     labels = [name.replace("$", r"\$") for name in classes]  # $ begins a formula
     display = ConfusionMatrixDisplay(matrix, display_labels=labels)
     figure = Figure(figsize=(4 + len(classes) / 3, 4 + len(classes) / 3), layout="constrained")
     display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)
-    figure.savefig(FOLDER / "confusion.png")
+    figure.savefig(file)
 
 
 def draw_picture(photo, row):
-    """Draw the predicted and the true box into a photo, and how sure the prediction is."""
+    """Draw the predicted and the true box into a photo, and write the agreement."""
     draw = ImageDraw.Draw(photo)
     line_width = max(2, max(photo.size) // 200)
     label = f"{row['class_name']} {row['probability']:.0%}\nagreement {row['agreement']:.2f}"
@@ -212,22 +150,8 @@ def draw_picture(photo, row):
     draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
 
 
-def save_picture(photo, row, index):
-    """Save a picture in predictions/, the doubtful ones first in the alphabet; return its name."""
-    # A file's name has up to 255 bytes; a letter may have four.
-    stem = row["path"].stem.encode(errors="replace")[:100].decode(errors="ignore")
-    name = f"{row['agreement']:.2f}_{index:05d}_{stem}.jpg"
-    try:
-        photo.save(FOLDER / "predictions" / name, quality=95)
-    except (OSError, ValueError) as error:  # JPEG ends at 65,500 pixels a side
-        tqdm.write(f"no picture of {row['path']}: {error}", file=sys.stderr)
-        return ""
-    return name
-
-
-def draw_contact_sheet(rows):
-    """Draw the pictures of the first, middle and last four rows into predictions.png."""
-    files = [FOLDER / "predictions" / row["picture"] for row in rows if row["picture"]]
+def draw_contact_sheet(files, sheet_file):
+    """Paste the first, middle and last four pictures into one."""
     if len(files) > 12:
         middle = len(files) // 2 - 2
         files = files[:4] + files[middle : middle + 4] + files[-4:]
@@ -235,101 +159,74 @@ def draw_contact_sheet(rows):
     for i, file in enumerate(files):
         corner = (i % 4 * 240, i // 4 * 240)
         sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), corner)
-    sheet.save(FOLDER / "predictions.png")
+    sheet.save(sheet_file)
 
 
-def write_predictions(rows):
-    """Write predictions.csv; delete the pictures that only the older one names, and no others."""
-    file = FOLDER / "predictions.csv"
-    try:
-        with open(file, newline="", encoding="utf-8") as older:
-            names = {row["picture"] for row in csv.DictReader(older)}
-    except (OSError, KeyError, ValueError, csv.Error):
-        names = set()  # there is none, or it is not ours
-    for name in names - {row.get("picture") for row in rows} - {"", None}:
-        (FOLDER / "predictions" / Path(name).name).unlink(missing_ok=True)
-    with open(file, "w", newline="", encoding="utf-8", errors="backslashreplace") as new:
-        writer = csv.DictWriter(new, max(rows, key=len), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def find_run():
+    """Return the folder of RUN, or of the newest training that has a model."""
+    if RUN is not None:
+        return RUNS / RUN
+    models = sorted(RUNS.glob("20*/model.keras"))  # their folders' names are dates and times
+    if not models:
+        sys.exit(f"There is no model in {RUNS}: run train_model.py.")
+    return models[-1].parent
 
 
-def warn_of_newer_csv():
-    """Say that the IoU may be of photos that the model was trained on, after another split."""
-    csv_file, model_file = ROOT / train_model.TRAIN_CSV, ROOT / WEIGHTS_FILE
-    if model_file.exists() and csv_file.stat().st_mtime > model_file.stat().st_mtime:
-        print(f"{csv_file.name} is newer than {model_file.name}: if photos were added or removed,")
-        print("  train again, or photos that it was trained on are among those that validate it.")
-
-
-def list_photos(names, folder):
-    """Return the paths of the photos that names are of: photos, folders or patterns in a folder."""
-    files, missing = [], []
-    for name in names:
-        pattern = glob.escape(name) if (folder / name).exists() else name  # a [ may be in a name
-        pattern = f"{pattern}/*" if (folder / name).is_dir() else pattern
-        found = [folder / file for file in sorted(glob.glob(pattern, root_dir=folder))]
-        endings = (".xml", ".txt", ".json", ".csv")  # of labels beside the photos
-        found = [file for file in found if not file.name.lower().endswith(endings)]
-        found = [file for file in found if file.is_file()]
-        if not found:
-            missing.append(name)
-        files += found
-    if missing:
-        text = f"There is no photo {', '.join(missing)} in {folder.resolve()}."
-        text += " Is it in a subfolder? Name that."
-        if not files:
-            sys.exit(text)
-        print(text, file=sys.stderr)
-    if any(FOLDER / "predictions" in file.resolve().parents for file in files):
-        sys.exit(f"{FOLDER / 'predictions'} is where the pictures go: name photos elsewhere.")
-    return files
+def list_photos(names):
+    """Return a row for each named photo, and for each photo in a named folder."""
+    files = []
+    for path in map(Path, names):
+        if not path.exists():
+            sys.exit(f"There is no photo or folder {path}.")
+        files += sorted(path.iterdir()) if path.is_dir() else [path]
+    labels = (".xml", ".txt", ".json", ".csv")  # often lie beside the photos
+    return [{"path": file} for file in files if file.suffix.lower() not in labels]
 
 
 def main(names=()):
     """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
-    model, classes = load_model()
-    has_truth = not names and IMAGES is None
+    folder = find_run()
+    print(f"Evaluating the model in {folder}")
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    classes = json.loads((folder / "classes.json").read_text("utf-8-sig"))
     if names:
-        photos = [list_photos(names, Path())]
-    elif IMAGES is not None:
-        photos = [list_photos([str(IMAGES)], ROOT)]
+        photos = list_photos(names)
     else:
-        rows = [row for _, row in find_objects(model, classes, *read_csv(train_model.TRAIN_CSV))]
-        print_figures(train_model.TRAIN_CSV, rows)
-        photos = read_csv(train_model.VALIDATION_CSV)
-        warn_of_newer_csv()
-    (FOLDER / "predictions").mkdir(exist_ok=True)
+        photos = read_csv(folder / "validation.csv")
+        training = find_objects(model, classes, read_csv(folder / "train.csv"))
+        print_figures("train.csv", [row for _, row in training])
+    pictures = folder / "predictions"
+    shutil.rmtree(pictures, ignore_errors=True)  # those of the evaluation before
+    pictures.mkdir()
     rows = []
-    for photo, row in find_objects(model, classes, *photos):
+    for photo, row in find_objects(model, classes, photos):
         draw_picture(photo, row)
-        row["picture"] = save_picture(photo, row, len(rows))
+        row["picture"] = f"{row['agreement']:.2f}_{len(rows):05d}_{row['path'].stem}.jpg"
+        photo.save(pictures / row["picture"], quality=95)
         rows.append(row)
-        if DEBUG:
-            photo.show()
     if not rows:
         sys.exit("None of the photos can be read.")
     rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
-    write_predictions(rows)
-    if not has_truth:
+    with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    if names:
         for row in rows:
             box = [row[name] for name in CORNERS]
             label = f"{row['class_name']} {row['probability']:.0%}"
             print(f"{row['path']}: {label}, box {box}, agreement {row['agreement']:.2f}")
     else:
-        print_figures(train_model.VALIDATION_CSV, rows)
+        print_figures("validation.csv", rows)
         print_agreement(rows)
-        print_classes(rows, classes)
+        print_classes(rows, classes, folder / "confusion.png")
         rows.sort(key=lambda row: (row["is_right"], row["iou"]))  # wrong classes first
-    draw_contact_sheet(rows)
-    print(f"Boxes: {FOLDER / 'predictions.csv'}. Pictures: {FOLDER / 'predictions'},")
-    order = "worst, middle and best" if has_truth else "least, middle and most sure"
-    print(f"  {order}: {FOLDER / 'predictions.png'}")
+    draw_contact_sheet([pictures / row["picture"] for row in rows], folder / "predictions.png")
+    print(f"Boxes and pictures: predictions* in {folder}")
 
 
 if __name__ == "__main__":
-    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name that the console cannot print
     try:
         main(sys.argv[1:])
     except OSError as error:
