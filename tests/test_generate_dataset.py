@@ -1,16 +1,13 @@
 """Tests of generate_dataset.py: what becomes a row, what does not and why, and what is written."""
 
 import hashlib
-import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -115,70 +112,43 @@ def test_a_box_up_to_a_pixel_outside_is_clipped(project, generate_dataset):
 
 def test_constants_that_would_be_silently_wrong(few_pets, generate_dataset, capsys):
     generate_dataset.SPLIT_RATIO = 80
-    assert "SPLIT_RATIO is the share" in message_of(generate_dataset.main)
+    with pytest.raises(AssertionError, match="a share"):
+        generate_dataset.main()
     generate_dataset.SPLIT_RATIO, generate_dataset.CLASS_FROM = 0.8, "objects"
     with pytest.raises(KeyError, match="objects"):
         generate_dataset.main()
     generate_dataset.CLASS_FROM, generate_dataset.CLASSES_KEPT = "object", ["Cat"]
     assert "Too few usable photos" in message_of(generate_dataset.main)
-    assert "none of CLASSES_KEPT: ['cat']" in capsys.readouterr().err
+    assert "not in CLASSES_KEPT: cat" in capsys.readouterr().err
     assert not list(few_pets.glob("*.csv"))
-
-
-def test_a_csv_that_is_the_same_stays_older_than_its_training(few_pets, generate_dataset):
-    generate_dataset.main()
-    os.utime(few_pets / "train.csv", (1, 1))
-    generate_dataset.main()
-    assert (few_pets / "train.csv").stat().st_mtime == 1, "RESUME would refuse it"
-    generate_dataset.SEED = 1
-    generate_dataset.main()
-    assert (few_pets / "train.csv").stat().st_mtime > 1
-
-
-def test_an_xml_without_a_photo_takes_none_of_another_xml(project, generate_dataset, capsys):
-    for name in ("valid/Amber_Cat_0", "train/Amber_Cat_1", "train/Amber_Cat_2"):
-        add_pet(project, name)
-    text = (project / "annotations/xmls/valid/Amber_Cat_0.xml").read_text()
-    lost = project / "annotations/xmls/train/Amber_Cat_0.xml"  # comes first, by its name
-    lost.write_text(text.replace("<xmin>10<", "<xmin>20<"))
-    assert lost.read_text() != text
-    generate_dataset.main()
-    rows = [row for side in read_csvs(project) for row in side]
-    (row,) = [row for row in rows if row["path"].endswith("Cat_0.jpg")]
-    assert row["xmin"] == "10"
-    assert f"skipped {lost}: a second XML for the same photo" in capsys.readouterr().err
 
 
 def test_every_xml_becomes_a_row_or_a_reason_and_other_files_do_not(few_pets):
     xmls = few_pets / "annotations/xmls"
     (xmls / "more").mkdir()
-    for place in ("images/Amber_Cat_8.XML", "annotations/xmls/more/Amber_Cat_9.xml"):
+    for place in ("annotations/xmls/Amber_Cat_8.XML", "annotations/xmls/more/Amber_Cat_9.xml"):
         add_pet(few_pets, Path(place).stem)[1].rename(few_pets / place)
     for name in ("annotations/xmls/._Amber_Cat_1.xml", "images/._Amber_Cat_1.jpg", "images/a.mat"):
         (few_pets / name).write_bytes(b"\0\1")
-    for pipe in ("images/a.jpg", "images/b.xml", "annotations/xmls/c.xml", "train.csv"):
-        os.mkfifo(few_pets / pipe)  # to be waited for, without end
     text = (xmls / "Amber_Cat_1.xml").read_text()
     (xmls / "a.xml").write_text(text.replace("Amber_Cat_1", "a"))
-    (few_pets / "images/second.xml").write_text(text)
+    (xmls / "second.xml").write_text(text)
     for name in ("Amber_Cat_2", "grey_cat_2"):
         photo = few_pets / f"images/{name}.jpg"
         photo.write_bytes(photo.read_bytes()[:-500])
     done = run_script(few_pets)
     assert done.returncode == 0, done.stderr
     assert sum(map(len, read_csvs(few_pets))) == 6
-    reasons = ["a second XML for the same photo", "the photo does not decode"]
-    reasons += ["the photo is missing"]
-    assert re.findall(r"^ +(\d+)  skipped: (.*)$", done.stdout, re.M) == [*zip("121", reasons)]
+    reasons = ["the photo cannot be read", "the photo is missing"]
+    assert re.findall(r"^ +(\d+)  skipped: (.*)$", done.stdout, re.M) == [*zip("22", reasons)]
     for name in ("Amber_Cat_2", "grey_cat_2", "second"):
         assert re.search(rf"skipped .*{name}\.xml: ", done.stderr)
-    assert re.search(r"skipped .*a\.xml: the photo is missing: no a\.\* and no a\.jpg", done.stderr)
 
 
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [
-        ("<object>.*</object>", "", "no <object>, or none of CLASSES_KEPT"),
+        ("<object>.*</object>", "", "no <object>"),
         ("<xmin>10<", "<xmin>ten<", "could not convert string to float"),
         ("<bndbox>.*</bndbox>", "<polygon><x1>10</x1></polygon>", "a polygon perhaps"),
         ("<xmin>10<", "<xmin>71<", "the box is inverted or within a pixel"),
@@ -186,7 +156,7 @@ def test_every_xml_becomes_a_row_or_a_reason_and_other_files_do_not(few_pets):
         ("<xmin>10.*70<", "<xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1<", "within a pixel"),
         ("<xmin>10<", "<xmin>-1.1<", "the box is outside of the photo"),
         ("<width>100<", "<width>200<", "the XML's size is not the photo's"),
-        ("<name>cat<", "<name> <", "no class, or not in UTF-8, by CLASS_FROM = 'object'"),
+        ("<name>cat<", "<name> <", "no class by CLASS_FROM"),
     ],
 )
 def test_reason_in_xml(project, generate_dataset, capsys, pattern, text, expected):
@@ -223,16 +193,20 @@ def test_a_size_that_is_a_pixel_off_or_missing(project, generate_dataset):
 # Photos of other formats, and turned ones
 
 
-def test_photos_that_are_refused(project, generate_dataset, capsys):
+def test_photos_that_are_refused(project, generate_dataset, capsys, monkeypatch):
     photo, _ = add_pet(project, image=Image.new("I;16", SIZE, 40_000), format="PNG")
     assert not generate_dataset.read_rows()
     assert "more than 8 bits a channel, save it with 8" in capsys.readouterr().err
     draw_box().save(photo, "EPS")  # PostScript would start Ghostscript
-    assert reason(generate_dataset, capsys) == "the photo does not decode"
+    assert reason(generate_dataset, capsys) == "the photo cannot be read"
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
+        draw_box().save(photo)
+        assert reason(generate_dataset, capsys) == "the photo has more than 178 megapixels"
     photo.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     for file in (photo, photo.with_suffix(".HEIC")):
         photo.rename(file)
-        assert "HEIC, convert it by sips" in reason(generate_dataset, capsys)
+        assert "is HEIC or AVIF, convert it to JPEG" in reason(generate_dataset, capsys)
         photo = file
 
 
@@ -240,7 +214,7 @@ def test_photos_that_are_refused(project, generate_dataset, capsys):
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_turned_photos(project, generate_dataset, capsys, file_format, orientation):
     """A box of the upright photo is as it is, one of the photo as it is stored is turned."""
-    ambiguous = "1  photos are turned by EXIF and their XMLs do not say whether the boxes are"
+    ambiguous = "1  photos are rotated by EXIF, and it is unclear whether their boxes are"
     _, xml = add_pet(project, **turned(orientation), format=file_format)
     assert read_row(generate_dataset)[1:7] == (*SIZE, *BOX)
     assert (ambiguous in capsys.readouterr().out) == (orientation < 5)
@@ -265,10 +239,8 @@ def test_turned_photos(project, generate_dataset, capsys, file_format, orientati
     [
         (0.8, {"cat": 20, "dog": 10, "fox": 5}, {"cat": 4, "dog": 2, "fox": 1}),
         (0.8, {"cat": 2, "dog": 2, "fox": 2}, {"cat": 1, "dog": 1, "fox": 1}),
-        (0.8, {"cat": 2, "dog": 40}, {"cat": 1, "dog": 9}),
-        (0.2, {"cat": 2, "dog": 40}, {"cat": 1, "dog": 32}),
+        (0.8, {"cat": 5, "dog": 40}, {"cat": 1, "dog": 8}),
         (0.8, {"cat": 1, "dog": 10}, {"dog": 2}),
-        (0.1, {"cat": 3, "dog": 3, "fox": 3}, {"cat": 2, "dog": 2, "fox": 2}),
     ],
 )
 def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, validation_counts):
@@ -294,7 +266,7 @@ def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
     generate_dataset.CLASS_FROM = "object"
     generate_dataset.main()
     (line,) = re.findall("warning: .*", capsys.readouterr().err)
-    assert re.match(r"warning: 5 of 5 validation photos look like a training photo \(.*film", line)
+    assert re.match(r"warning: 5 of 5 validation photos resemble a training photo \(.*film", line)
     generate_dataset.GROUP_FROM = r"/film(\d)"
     written = set()
     for _ in range(2):
@@ -304,6 +276,9 @@ def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
         assert (len(training), len(validation), len(training & validation)) == (2, 1, 0)
         written.add((project / "train.csv").read_bytes())
     assert len(written) == 1
+    generate_dataset.GROUP_FROM = "/film0(_)"
+    generate_dataset.main()
+    assert "      16  photos in which GROUP_FROM finds no group" in capsys.readouterr().out
     for pattern in ("/film()", "nothing"):
         generate_dataset.GROUP_FROM = pattern
         assert "GROUP_FROM finds" in message_of(generate_dataset.main)
@@ -327,25 +302,16 @@ def test_groups_leave_classes_on_both_sides(generate_dataset, seed):
 
 @pytest.mark.parametrize("names", ["train validate test", "Train val other", "train test other"])
 def test_split_from_folders(project, generate_dataset, capsys, names):
+    generate_dataset.DATASET_FOLDER = str(project / "images")
     first, second, third = names.split()
     for index, folder in enumerate([first] * 6 + [second] * 2 + [third]):
         add_pet(project, f"{folder}/Amber_Cat_{index}")
-    generate_dataset.main()
-    assert "SPLIT_FROM_FOLDERS = True" in capsys.readouterr().out
     generate_dataset.SPLIT_FROM_FOLDERS = True
     generate_dataset.main()
     training, validation = read_csvs(project)
     assert {row["path"].split("/")[1] for row in training} == {first} and len(training) == 6
     assert {row["path"].split("/")[1] for row in validation} == {second} and len(validation) == 2
     assert "       1  photos of other folders left out" in capsys.readouterr().out
-
-
-def test_classes_that_differ_in_capitals(project, generate_dataset, capsys):
-    for index, name in enumerate(["Dog", "dog", "cat"] * 2):
-        add_pet(project, f"{name}_{index}")
-    generate_dataset.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[3] for line in lines if "also spelled otherwise" in line] == ["Dog", "dog"]
 
 
 # Augmentation
@@ -373,13 +339,10 @@ def test_copies_are_as_the_csv_says_and_the_same_again(few_pets, generate_datase
         with Image.open(few_pets / row["path"]) as copy:
             assert (copy.format, copy.mode, copy.size) == ("JPEG", "RGB", (64, 64))
 
-    generate_dataset.WORKERS = 1
-    walk = os.walk  # the order of the file system does not matter
-    monkeypatch.setattr(os, "walk", lambda *args, **options: [
-        (folder, folders, files[::-1]) for folder, folders, files in walk(*args, **options)
-    ])  # fmt: skip
     assert make_files() == files
-    assert "set AUGMENTED_FOLDER" in message_of(generate_dataset.main)
+    with pytest.raises(FileExistsError, match="augmented"):
+        generate_dataset.main()
+    assert {f: b for f, b in files_in(few_pets).items() if f in files} == files
     assert {file: file.read_bytes() for file in files} == files, "the folder is there: it stays"
 
 
@@ -395,17 +358,13 @@ def test_boxes_follow_the_picture(project, generate_dataset, kind):
     row = read_row(generate_dataset)
     assert row[1:7] == (*SIZE, *BOX)
     generate_dataset.AUGMENTATION_PER_IMAGE = 20
-    boxes = set()
-    for number in (0, 1):  # each photo is changed in its own way
-        copies = generate_dataset.augment_photo(row, number, project)
-        for copy in copies:
-            with Image.open(project / Path(copy.path).name) as image:
-                ys, xs = np.nonzero(np.asarray(image).max(axis=2) > 127)
-            extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            assert np.abs(np.subtract(copy[3:7], extent)).max() <= 4, copy
-        assert len(copies) > 3
-        assert boxes.isdisjoint(copy[3:7] for copy in copies)
-        boxes.update(copy[3:7] for copy in copies)
+    copies = generate_dataset.augment_photos([row, row], project)
+    for copy in copies:
+        with Image.open(project / Path(copy.path).name) as image:
+            ys, xs = np.nonzero(np.asarray(image).max(axis=2) > 127)
+        extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        assert np.abs(np.subtract(copy[3:7], extent)).max() <= 4, copy
+    assert len({copy[3:7] for copy in copies}) == len(copies) > 6
 
 
 # Archives
@@ -432,11 +391,12 @@ def archives(project, generate_dataset, tmp_path_factory):
 @pytest.mark.parametrize("place", ["server", "project"])
 def test_archives_are_unpacked(project, generate_dataset, archives, place):
     if place == "project":
+        (project / "oxford_pets").mkdir()
         for archive in archives.iterdir():
-            archive.rename(project / archive.name)
+            archive.rename(project / "oxford_pets" / archive.name)
     before = {path.name for path in project.iterdir()}
     assert len(make_rows(generate_dataset)) == 6
-    made = {path.name for path in project.iterdir()} - before - {"__pycache__"}
+    made = {path.name for path in project.iterdir()} - before - {"__pycache__", "oxford_pets"}
     assert made == {"images", "annotations", "train.csv", "validation.csv"}
     assert not [*project.rglob("evil.txt"), *project.parent.glob("evil.txt")]
     shutil.rmtree(project / "images")  # XMLs that are there stay as they are
@@ -447,31 +407,22 @@ def test_archives_are_unpacked(project, generate_dataset, archives, place):
 @pytest.mark.filterwarnings("ignore:Skipping invalid path")
 def test_missing_or_other_archive_touches_nothing(project, generate_dataset, archives):
     (project / "train.csv").write_bytes(b"old")
-    images, before = archives / "images.tar.gz", files_in(project)
+    images = archives / "images.tar.gz"
     images.unlink()  # as without a network
     message = message_of(generate_dataset.main)
-    assert f"Cannot use {images.as_uri()}" in message and "make demo" in message
-    for name in generate_dataset.ARCHIVES:  # where to get them
-        assert generate_dataset.ARCHIVES_ADDRESS + name in message
+    assert images.as_uri() in message and "make demo" in message
     with tarfile.open(images, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("images/evil.jpg"))
-    assert f"Cannot use {images.as_uri()}" in message_of(generate_dataset.main)
-    assert files_in(project) == before
+    assert "file hash does not match" in message_of(generate_dataset.main)
+    assert (project / "train.csv").read_bytes() == b"old" and not (project / "images").exists()
 
 
-def test_no_folder_is_no_download(project, generate_dataset):
-    for link in ("images", "disk"):
-        (project / link).symlink_to("/not mounted")
-    (project / "file").write_bytes(b"")
-    before = files_in(project)
-    for folder in ("images", "disk/photos", "file"):
-        generate_dataset.DATASET_FOLDER = folder
-        assert "is no folder" in message_of(generate_dataset.main)
-    generate_dataset.DATASET_FOLDER = "typo"
-    for annotations, download in ((None, True), ("typo", True), ("annotations/xmls", False)):
-        generate_dataset.ANNOTATIONS_FOLDER, generate_dataset.DOWNLOAD = annotations, download
-        assert "typo is no folder: set DATASET_FOLDER" in message_of(generate_dataset.main)
-    assert files_in(project) == before
+@pytest.mark.parametrize("annotations", [None, "typo", "annotations/xmls"])
+def test_no_folder_is_no_download(project, generate_dataset, annotations):
+    generate_dataset.DATASET_FOLDER, generate_dataset.ANNOTATIONS_FOLDER = "typo", annotations
+    generate_dataset.DOWNLOAD = annotations != "annotations/xmls"
+    assert "typo is not a folder: set DATASET_FOLDER" in message_of(generate_dataset.main)
+    assert not (project / "typo").exists()
 
 
 @pytest.mark.usefixtures("archives")
@@ -487,75 +438,30 @@ def test_a_server_that_is_silent(generate_dataset, monkeypatch):
 # As users run it
 
 
-def test_runs_from_another_folder_on_a_console_without_letters(project, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
+def test_names_of_all_letters(project, generate_dataset):
     names = ["кошка", 'my "fat, old" cat', "猫 & 犬"]
     for name in names * 2:
         add_pet(project, f"{name}_{len([*project.glob('images/*')])}")
-    latin = project / "images" / os.fsdecode(b"caf\xe9")  # the name of a folder in an old archive
-    latin.mkdir()
-    for file in add_pet(project):
-        file.rename(latin / file.name)
-    process = run_script(project, cwd=elsewhere, env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert process.returncode == 0, process.stderr
-    assert r"       2         1           1  \u043a\u043e" in process.stdout
-    assert "1  skipped: 'utf-8' codec can't encode character" in process.stdout
-    (skipped,) = re.findall(r"skipped .*", process.stderr)
-    assert r"caf\udce9" in skipped and "Traceback" not in process.stderr
-    assert not [*elsewhere.iterdir()]
-    training, validation = read_csvs(project)
-    for row in training + validation:
-        assert row["path"].startswith(f"images/{row['class_name']}_")
+    for path, row in make_rows(generate_dataset).items():
+        assert path.startswith(f"images/{row['class_name']}_")
         assert row["class_id"] == str(sorted(names).index(row["class_name"]))
 
 
 def test_arguments_are_refused(few_pets):
-    for argument in ("--help", "my_photos"):
-        done = run_script(few_pets, argument)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert "takes no arguments: edit DATASET_FOLDER" in done.stderr
+    done = run_script(few_pets, "my_photos")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "takes no arguments: edit DATASET_FOLDER" in done.stderr
 
 
 @pytest.mark.parametrize("augmentation", [False, True])
-def test_a_full_disk_is_one_line_and_changes_nothing(csvs, augmentation):
-    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1, "WORKERS": 1}
+def test_a_full_disk_changes_no_csv(csvs, augmentation):
+    constants = {"AUGMENTATION_PER_IMAGE": 2, "SEED": 1}
     edit(csvs / "generate_dataset.py", AUGMENTATION=augmentation, **constants)
-    before = files_in(csvs)
+    before = read_csvs(csvs)
     limit = (1000, 1000)  # bytes a file stand in for a disk
     done = run_script(csvs, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("generate_dataset.py: ") and "too large" in line
-    assert files_in(csvs) == before
-
-
-def interrupt(project, awaited):
-    """Run the script and press Ctrl-C when a file is there; return the exit code and errors."""
-    process = subprocess.Popen(
-        [sys.executable, "generate_dataset.py"],
-        cwd=project,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not [*project.glob(awaited)]:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    return process.returncode, errors
-
-
-def test_ctrl_c_is_one_line(few_pets):
-    edit(few_pets / "generate_dataset.py", AUGMENTATION=True, AUGMENTATION_PER_IMAGE=30, WORKERS=1)
-    before = files_in(few_pets)
-    code, errors = interrupt(few_pets, "generating-*/copies/augmented_*")
-    assert errors.endswith("\ngenerate_dataset.py: interrupted. No CSV is half written.\n")
-    assert (code, "Traceback" in errors) == (1, False)
-    assert files_in(few_pets) == before
-
-
-def test_ctrl_c_while_packages_load(few_pets):
-    """A file named tqdm.py stands in for a package that is slow to load."""
-    (few_pets / "tqdm.py").write_text("import time\nopen('loading', 'w')\ntime.sleep(60)")
-    code, errors = interrupt(few_pets, "loading")
-    assert code and not errors
+    assert done.returncode == 1 and "too large" in done.stderr.splitlines()[-1]
+    if augmentation:  # the copies that the older train.csv names may be overwritten by then
+        assert not (csvs / "train.csv").exists()
+    else:
+        assert read_csvs(csvs) == before
