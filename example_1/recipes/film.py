@@ -2,39 +2,26 @@
 
     python example_1/recipes/film.py holiday.mp4    # or 0, the webcam, until Ctrl-C
 
-Both files go into example_1, and replace those of the film before.
+Both files go into the folder of the model, and replace those of the film before.
 
 The window follows the object: each frame gets one look, around the box of the frame before. Where
 the two boxes do not agree the object is lost, and the looks start again from the whole frame.
 """
 
-import signal
-import sys
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Name one film, or 0 for the webcam.")
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports
-
 import csv
+import sys
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 import cv2
+import keras
 from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from evaluate_performance import (
-    FOLDER,
-    WHOLE_PHOTO,
-    load_model,
-    look_closer,
-    look_once,
-    overlap,
-    to_pixels,
-)
+from evaluate_performance import AROUND_BOX, find_run, look, look_once, overlap, to_pixels
+from train_model import window_to_photo
 
 RED = (0, 0, 255)  # in OpenCV's order: blue, green, red
 
@@ -50,11 +37,11 @@ def read_frames(film):
 def follow(model, photo, last_box):
     """Return the box (4,) in a frame, and how well it agrees with the last one (IoU)."""
     if last_box is not None:
-        box = look_once(model, photo, last_box * (1, 1, 1.5, 1.5))
+        box = look_once(model, photo, window_to_photo(AROUND_BOX, last_box))
         agreement = overlap(last_box, box)
         if agreement >= 0.5:
             return box, agreement
-    boxes, agreement = look_closer(model, photo, WHOLE_PHOTO)  # the first frame, or lost
+    boxes, agreement = look(model, photo)  # the first frame, or lost
     return boxes[-1], agreement
 
 
@@ -68,15 +55,17 @@ def draw_box(frame, corners, agreement):
 
 def main(name):
     """Follow the object through a film, or through what the webcam of a number sees."""
-    film_file, csv_file = FOLDER / "found.mp4", FOLDER / "found.csv"
+    folder = find_run()
+    film_file, csv_file = folder / "found.mp4", folder / "found.csv"
     if Path(name).resolve() == film_file:
         sys.exit(f"{name} would be overwritten: rename it first.")
-    film = cv2.VideoCapture(int(name) if name.isdigit() else name)
+    is_webcam = name.isdecimal() and len(name) < 3 and not Path(name).exists()
+    film = cv2.VideoCapture(int(name) if is_webcam else name)
     frames = read_frames(film)
     first = next(frames, None)
     if first is None:
         sys.exit(f"OpenCV cannot read {name}: name a film that is there, or a webcam's number.")
-    model, box, count = load_model(), None, 0
+    model, box, count = keras.models.load_model(folder / "model.keras", compile=False), None, 0
     height, width, _ = first.shape
     frames_per_second = film.get(cv2.CAP_PROP_FPS) or 25  # some webcams do not say
     codec = cv2.VideoWriter_fourcc(*"mp4v")
@@ -102,8 +91,11 @@ def main(name):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, on_interrupt)
+    if len(sys.argv) != 2:
+        sys.exit("Name one film, or 0 for the webcam.")
     try:
         main(sys.argv[1])
+    except KeyboardInterrupt:
+        sys.exit("film.py: interrupted")
     except OSError as error:
         sys.exit(f"film.py: {error}")
