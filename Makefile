@@ -1,11 +1,11 @@
-# make demo · test · test-backends · test-oldest · lint · copies · recipes · benchmark · results
+# make demo · test · test-backends · test-oldest · lint · copies · recipes · results
 # Each makes its environment, .venv, .venv-backends or .venv-oldest, when it is missing.
 PYTHON ?= python3
 RUN = .venv/bin/python
 BACKENDS = tests/test_backends.py
 export PYTHONPATH = tests/support
 
-.PHONY: demo test test-backends test-oldest lint copies recipes benchmark results
+.PHONY: demo test test-backends test-oldest lint copies recipes results
 
 demo: .venv/ready
 	$(RUN) tests/tools/demo.py
@@ -38,9 +38,6 @@ copies: .venv/ready
 recipes: .venv/ready
 	$(RUN) tests/tools/refresh_recipes.py
 
-benchmark: .venv/ready
-	$(RUN) tests/tools/benchmark.py
-
 results: .venv/ready
 	$(RUN) tests/tools/results.py $(PHOTOS)
 
@@ -49,7 +46,7 @@ results: .venv/ready
 # own index for CPUs in PIP_EXTRA_INDEX_URL.
 INSTALL = -m pip install
 EXPORTS = ai-edge-litert==2.3.0 onnxruntime==1.23.2 tf2onnx==1.17.0 onnx==1.23.2
-.venv/ready: MORE = $(EXPORTS) tensorboard==2.21.0
+.venv/ready: MORE = $(EXPORTS) tensorboard==2.21.0 supervision==0.31.2
 .venv-backends/ready: MORE = torch==2.13.0 'jax<=0.10.2'
 # The lower bounds of requirements.txt, which uv can install and pip cannot.
 .venv-oldest/ready: MORE = $(EXPORTS)

@@ -3,11 +3,10 @@
 import functools
 import shutil
 
-import keras
 import pytest
 
 import draw_pets
-from scripts import SHORT, copy_scripts, import_example, import_script, set_constants, train
+from scripts import copy_scripts, import_example, import_script, train
 
 
 def pytest_collection_modifyitems(items):
@@ -22,8 +21,6 @@ def eagerly():
     tensorflow.config.run_functions_eagerly(True)
     yield
     tensorflow.config.run_functions_eagerly(False)
-    keras.config.set_dtype_policy("float32")  # a recipe changes it, another the next
-    keras.distribution.set_distribution(None)
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +61,7 @@ def load_script(project, monkeypatch):
 
 @pytest.fixture
 def generate_dataset(load_script):
-    module = load_script("generate_dataset")
-    module.WORKERS = 2
-    return module
+    return load_script("generate_dataset")
 
 
 @pytest.fixture
@@ -77,19 +72,22 @@ def example(request):
 
 
 @pytest.fixture
-def train_model(load_script, example):
-    module = load_script(f"{example}/train_model")
-    set_constants(module, **SHORT)
-    return module
+def scripts(project, example, monkeypatch):
+    return import_example(project, example, monkeypatch)
 
 
 @pytest.fixture
-def evaluate_performance(train_model, load_script, example):
-    return load_script(f"{example}/evaluate_performance")
+def train_model(scripts):
+    return scripts[0]
+
+
+@pytest.fixture
+def evaluate_performance(scripts):
+    return scripts[1]
 
 
 @pytest.fixture
 def trained(drawn, example, monkeypatch):
-    """Return an example's two scripts, in a folder where they were trained and evaluated."""
-    train(drawn, example)
-    return import_example(drawn, example, monkeypatch)
+    """Return an example's train_model.py, where it was trained and evaluated, and the run."""
+    run = train(drawn, example)
+    return import_example(drawn, example, monkeypatch)[0], run

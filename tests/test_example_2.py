@@ -1,8 +1,6 @@
 """Example 2: the focal loss, the classes and their names, what evaluation says of them."""
 
-import json
 import re
-import shutil
 
 import keras
 import numpy as np
@@ -11,7 +9,7 @@ from PIL import Image
 
 from checks import check_gradient, message_of
 from exports import check_exports
-from scripts import create_small_model, predict, read_predictions, to_numpy, train
+from scripts import make_run, predict, read_predictions, to_numpy
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["Amber_Cat", "grey_cat", "spotless_beagle"]
@@ -22,20 +20,7 @@ def breed_of(path):
     return re.search(r"([^/]+)_\d+\.jpg$", str(path)).group(1)
 
 
-class SeeingModel:
-    """Stands in for the network: finds the bright box in a window; its probabilities are given."""
-
-    def __init__(self, *probabilities):
-        self.probabilities = iter(probabilities)
-
-    def predict_on_batch(self, windows):
-        bright = Image.fromarray(windows[0]).convert("1", dither=Image.Dither.NONE)
-        corners = np.float32(bright.getbbox() or (200, 200, 201, 201))  # outside of the photo
-        coords = np.concatenate([(corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]])
-        return {"coords": coords[None], "classes": np.float32([next(self.probabilities)])}
-
-
-def test_focal_loss_is_the_papers_and_keras(train_model):
+def test_focal_loss_is_the_papers_and_keras_and_a_number_at_the_ends(train_model):
     predicted = RANDOM.dirichlet(np.ones(4), 50).astype("float32")
     numbers = RANDOM.integers(0, 4, 50)
     true = np.eye(4, dtype="float32")[numbers]
@@ -45,87 +30,79 @@ def test_focal_loss_is_the_papers_and_keras(train_model):
     of_keras = keras.losses.CategoricalFocalCrossentropy(alpha=1, gamma=2, reduction="none")
     np.testing.assert_allclose(values, to_numpy(of_keras(true, predicted)), rtol=1e-4, atol=1e-6)
 
-
-def test_focal_loss_and_its_gradient_are_finite_at_the_ends(train_model):
     predicted = [[0.0, 1.0], [1.0, 0.0], [1e-30, 1.0], [1 - 1e-7, 1e-7], [0.5, 0.5]]
     loss = check_gradient(train_model.focal_loss, np.float32([[1, 0]] * 5), predicted)
     assert loss[0] > 10 and loss[1] < 1e-5
 
 
-def test_which_classes_are_told_apart(csvs, train_model):
-    text = re.sub(r",\d+$", ",inf", (csvs / "train.csv").read_text(), flags=re.MULTILINE)
-    (csvs / "train.csv").write_text(text)  # class_id, which is another program's
-    paths, _, names = train_model.read_csv("train.csv")
-    assert names == [breed_of(path) for path in paths]
-    four = [*names, "a new one"]
-    for train_model.CLASSES, given, expected in (
-        (2, names, ["Amber_Cat", "2 others"]),
-        (3, names, NAMES),
-        (None, four, [NAMES[0], "a new one", *NAMES[1:]]),
-        (3, four, ["Amber_Cat", "a new one", "2 others"]),
+def test_which_classes_are_told_apart(train_model):
+    rows = [{"class_name": name} for name in (*reversed(NAMES), "Amber_Cat")]
+    new = [*rows, {"class_name": "a new one"}]
+    for train_model.CLASSES, given, classes, numbers in (
+        (2, rows, ["Amber_Cat", "2 others"], [1, 1, 0, 0]),
+        (3, rows, NAMES, [2, 1, 0, 0]),
+        (4, rows, NAMES, [2, 1, 0, 0]),
+        (None, new, [NAMES[0], "a new one", *NAMES[1:]], [3, 2, 0, 0, 1]),
+        (3, new, ["Amber_Cat", "a new one", "2 others"], [2, 2, 0, 0, 1]),
     ):
-        classes = train_model.list_classes(given)
-        assert classes == expected
-        numbers = [classes.index(name if name in classes else "2 others") for name in given]
+        assert train_model.list_classes(given) == classes
         one_hot = train_model.to_one_hot(given, classes)
         np.testing.assert_array_equal(one_hot, np.eye(len(classes))[numbers])
 
 
 def test_classes_that_cannot_be_learned_end_the_training_in_one_line(csvs, train_model):
-    (train_model.FOLDER / "model.keras").write_text("an older one")
+    """Else a breed that no training photo shows would count as all others."""
     text = (csvs / "train.csv").read_text()
-    train_model.CLASSES = 4
-    assert "CLASSES = 4, but train.csv has 3" in message_of(train_model.main)
-    train_model.CLASSES = 3
-    for old, new, part in (
-        (",class_name", ",name", "KeyError('class_name')"),
-        (",Amber_Cat,0", "", "train.csv is no CSV"),
-        ("Amber_Cat,", "a cat,", "validation.csv has classes that train.csv has not: Amber_Cat"),
-    ):
-        (csvs / "train.csv").write_text(text.replace(old, new))
-        assert part in message_of(train_model.main)
-    assert (train_model.FOLDER / "model.keras").read_text() == "an older one"
+    (csvs / "train.csv").write_text(text.replace("Amber_Cat,", "a cat,"))
+    expected = "validation.csv has classes that are not in train.csv: ['Amber_Cat']"
+    assert message_of(train_model.main) == expected
 
 
 def test_the_loss_is_the_weighted_sum_of_both(trained):
-    train_model, _ = trained
-    paths, boxes, names = train_model.read_csv("validation.csv")
-    one_hot = train_model.to_one_hot(names, NAMES)
-    windows, true = train_model.PhotoDataset(paths, boxes, one_hot)[0]
-    np.testing.assert_array_equal(true["classes"], one_hot)
-    model = keras.models.load_model(train_model.FOLDER / "model.keras", compile=False)
+    train_model, run = trained
+    rows = train_model.read_csv(run / "validation.csv")
+    windows, true = train_model.PhotoDataset(rows, NAMES)[0]
+    numbers = [NAMES.index(breed_of(row["path"])) for row in rows]
+    np.testing.assert_array_equal(true["classes"], np.eye(3)[numbers])
+    model = keras.models.load_model(run / "model.keras", compile=False)
     predicted = model.predict(windows)
     box_loss = to_numpy(train_model.box_loss(true["coords"], predicted["coords"])).mean()
     class_loss = to_numpy(train_model.focal_loss(true["classes"], predicted["classes"])).mean()
     assert class_loss > 0.02
-    log = np.genfromtxt(train_model.FOLDER / "log.csv", delimiter=",", names=True)
+    log = np.genfromtxt(run / "log.csv", delimiter=",", names=True)
     assert log["val_loss"][-1] == pytest.approx(2 * box_loss + class_loss, rel=1e-3)
 
 
 @pytest.mark.oldest
 def test_the_figures_are_those_of_the_predictions(trained):
-    train_model, _ = trained
-    rows = read_predictions(train_model.FOLDER)
+    train_model, run = trained
+    rows, printed = read_predictions(run), (run / "printed.txt").read_text()
     for row in rows:
-        true, found = (
-            np.float32([[float(row[of + name]) for name in ("xmin", "ymin", "xmax", "ymax")]])
-            for of in ("true_", "")
-        )
-        iou = to_numpy(keras.utils.bounding_boxes.compute_iou(true, found, "xyxy")).item()
-        assert float(row["iou"]) == pytest.approx(iou, abs=0.01)
         assert row["true_class_name"] == breed_of(row["path"])
         assert row["is_right"] == str(row["class_name"] == row["true_class_name"])
         assert row["class_name"] in NAMES and 1 / 3 < float(row["probability"]) <= 1
-    printed = (train_model.FOLDER / "printed.txt").read_text()
     iou, first = (np.mean([float(row[name]) for row in rows]) for name in ("iou", "first_iou"))
     assert f"validation.csv: 6 photos, IoU {iou:.3f} (after the first look {first:.3f})" in printed
     right = np.mean([row["is_right"] == "True" for row in rows])
     assert f"Accuracy: {right:.1%}. Always predicting Amber_Cat: 33.3%." in printed
-    pictures = {file.name for file in (train_model.FOLDER / "predictions").iterdir()}
-    assert pictures == {row["picture"] for row in rows} and len(pictures) == 6
-    (_, _, names), predicted = predict(train_model, "train.csv")
-    right = np.array(NAMES)[predicted["classes"].argmax(axis=1)] == names
+    rows, predicted = predict(train_model, "train.csv")
+    numbers = [NAMES.index(breed_of(row["path"])) for row in rows]
+    right = predicted["classes"].argmax(axis=1) == numbers
     assert np.mean(right) > 0.6, "a third of the photos has each class"
+
+
+class SeeingModel:
+    """Stands in for the network: finds the bright box in a window; its probabilities are given."""
+
+    input_shape = (None, 96, 96, 3)
+
+    def __init__(self, *probabilities):
+        self.probabilities = iter(probabilities)
+
+    def predict_on_batch(self, windows):
+        bright = Image.fromarray(windows[0]).convert("1", dither=Image.Dither.NONE)
+        box = np.float32([bright.getbbox() or (200, 200, 201, 201)]) / 96  # outside of the photo
+        return {"coords": box, "classes": np.float32([next(self.probabilities)])}
 
 
 def test_each_look_is_closer_and_the_class_is_the_mean_of_all(evaluate_performance):
@@ -137,94 +114,67 @@ def test_each_look_is_closer_and_the_class_is_the_mean_of_all(evaluate_performan
     corners = [evaluate_performance.to_pixels(box, photo) for box in boxes]
     errors = np.abs(np.array(corners) - (613, 402, 650, 431)).max(axis=1)
     assert len(errors) == 3 and errors[0] > 3 and errors[1:].max() < 1 and agreement > 0.9
-    # What is outside of the photo is no box, and never sure, neither elsewhere.
-    lost = SeeingModel(*np.eye(3)[[0, 1, 2] * 6])
+    lost = SeeingModel(*np.eye(3))
     boxes, agreement, _ = evaluate_performance.look(lost, Image.new("RGB", (1000, 700)))
-    np.testing.assert_array_equal(boxes, [[0.5, 0.5, 1, 1]] * 3)
-    assert agreement == 0
+    np.testing.assert_array_equal(boxes, [[0, 0, 1, 1]] * 3)
+    assert agreement == 0, "what is outside of the photo is no box, and never sure"
 
 
-def test_what_is_found_elsewhere_has_the_class_of_there(evaluate_performance, monkeypatch):
-    def look_closer(model, photo, window):
-        is_middle = window.tolist() == [0.5, 0.5, 0.6, 0.6]  # overlaps most with the others
-        agreement = 0.3 if window[2] == 1 else 0.8
-        return np.tile(window, (3, 1)), agreement, [0, is_middle, not is_middle]
-
-    monkeypatch.setattr(evaluate_performance, "look_closer", look_closer)
-    boxes, agreement, probabilities = evaluate_performance.look(None, None)
-    assert boxes.tolist() == [[0.5, 0.5, 1, 1]] * 2 + [[0.5, 0.5, 0.6, 0.6]]
-    assert probabilities == [0, True, False] and agreement == 0.3
-
-
-def test_the_names_lie_beside_the_model_and_no_csv_is_needed(
-    project, drawn, train_model, evaluate_performance, capsys
+def test_the_classes_are_those_of_the_model_and_others_are_the_others(
+    csvs, train_model, evaluate_performance, monkeypatch, capsys
 ):
-    train(drawn, "example_2")
-    for name in ("model.keras", "classes.json"):
-        shutil.copy(drawn / "example_2" / name, train_model.FOLDER)
-    train_model.IMAGE_SIZE = 224  # another than the model's
-    evaluate_performance.main([str(path) for path in drawn.glob("images/grey_cat_?.jpg")])
-    lines = [line for line in capsys.readouterr().out.splitlines() if ".jpg: " in line]
-    assert sum(bool(re.search(r"\.jpg: grey_cat \d+%, box \[", line)) for line in lines) > 4
-    rows = read_predictions(train_model.FOLDER)
-    assert len(rows) == len(lines) == 9 and {row["class_name"] for row in rows} <= {*NAMES}
-    assert "iou" not in rows[0] and "true_class_name" not in rows[0]
-    for name in ("train", "validation"):  # other photos are in the CSVs now
-        text = (drawn / f"{name}.csv").read_text().replace("images/", f"{drawn}/images/")
-        (project / f"{name}.csv").write_text(text.replace(",grey_cat,", ",Zebra,"))
-    assert "Zebra" in message_of(evaluate_performance.main)
-    (train_model.FOLDER / "classes.json").write_text('["Amber_Cat", "grey_cat", "2 others"]')
-    evaluate_performance.main()
-    rows = read_predictions(train_model.FOLDER)
-    assert {row["true_class_name"] for row in rows} == {"Amber_Cat", "2 others"}
-
-
-def test_a_model_of_another_example_or_other_classes_is_refused(train_model, evaluate_performance):
-    create_small_model().save(train_model.FOLDER / "model.keras")
-    for content in (None, "", "[", "{}", "3", json.dumps(NAMES)):
-        if content is not None:
-            (train_model.FOLDER / "classes.json").write_text(content)
-        assert "model.keras" in message_of(evaluate_performance.main)
-
-
-def test_the_report_and_the_matrix_are_those_counted_by_hand(evaluate_performance, capsys):
-    confusion = evaluate_performance.FOLDER / "confusion.png"
-    names = ["Amber_Cat", "$5", r"$\frac$"]  # no formulas
-    for classes, true, predicted, lines in (
-        (
-            names,
-            [0, 0, 0, 0, 0, 1, 1, 1, 2, 2],
-            [0, 0, 0, 1, 2, 1, 1, 0, 2, 2],
-            ("70.0%. Always predicting Amber_Cat: 50.0%.", "Amber_Cat 0.75 0.60", "$5 0.67 0.67"),
-        ),
-        (range(60), range(60), np.arange(60) // 2, ["1.7%. Always predicting 0: 1.7%."]),
-    ):
-        columns = [(classes[i], classes[j], i == j) for i, j in zip(true, predicted)]
-        rows = [dict(zip(("true_class_name", "class_name", "is_right"), row)) for row in columns]
-        evaluate_performance.print_classes(rows, classes)
-        printed = " ".join(capsys.readouterr().out.split())
-        assert all(line in printed for line in lines)
-        assert confusion.exists() == (classes is names), "60 are too many to look at"
-        confusion.unlink(missing_ok=True)
-
-
-def test_wrong_classes_come_first_on_the_contact_sheet(csvs, evaluate_performance, monkeypatch):
-    sheets = []
+    """Whatever classes the CSVs and the constants have now; and wrong classes are shown first."""
+    sheets, train_model.CLASSES = [], 3
+    run = make_run(train_model)
+    (run / "classes.json").write_text('["Amber_Cat", "2 others"]')
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(evaluate_performance, "draw_contact_sheet", lambda *a: sheets.append(a[0]))
 
     def look(model, photo):
-        return RANDOM.uniform(0.3, 0.6, (3, 4)), RANDOM.uniform(), np.eye(3)[0]  # all Amber_Cats
+        box = RANDOM.uniform((0.1, 0.1, 0.6, 0.6), (0.4, 0.4, 0.9, 0.9))
+        return np.stack([box] * 3), RANDOM.uniform(), np.array([0.6, 0.4])
 
-    monkeypatch.setattr(evaluate_performance, "load_model", lambda: (None, NAMES))
     monkeypatch.setattr(evaluate_performance, "look", look)
-    monkeypatch.setattr(evaluate_performance, "draw_contact_sheet", sheets.append)
     evaluate_performance.main()
-    order = [(row["class_name"] == breed_of(row["path"]), row["iou"]) for row in sheets[0]]
-    assert order == sorted(order) and len({is_right for is_right, _ in order}) == 2
-    rows = read_predictions(evaluate_performance.FOLDER)
-    agreements = [float(row["agreement"]) for row in rows]
+    rows = {row["picture"]: row for row in read_predictions(run)}
+    for row in rows.values():
+        is_amber = breed_of(row["path"]) == "Amber_Cat"
+        assert row["true_class_name"] == ("Amber_Cat" if is_amber else "2 others")
+        assert row["is_right"] == str(is_amber) and row["class_name"] == "Amber_Cat"
+        assert row["probability"] == "0.6"
+    agreements = [float(row["agreement"]) for row in rows.values()]
     assert agreements == sorted({*agreements}) and len(rows) == 6
+    shown = [rows[file.name] for file in sheets[0]]
+    order = [(row["is_right"], float(row["iou"])) for row in shown]
+    assert order == sorted(order) and len({is_right for is_right, _ in order}) == 2
+    capsys.readouterr()
+    evaluate_performance.main([str(csvs / "images" / "grey_cat_1.jpg")])
+    assert re.search(r"grey_cat_1.jpg: Amber_Cat 60%, box \[", capsys.readouterr().out)
+
+
+def test_the_report_and_the_matrix_are_those_counted_by_hand(
+    project, evaluate_performance, monkeypatch, capsys
+):
+    names = ["Amber_Cat", "$5", r"$\frac$"]  # no formulas
+    true, predicted = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 1, 2, 1, 1, 0, 2, 2]
+    columns = [(names[i], names[j], i == j) for i, j in zip(true, predicted)]
+    rows = [dict(zip(("true_class_name", "class_name", "is_right"), row)) for row in columns]
+    display, matrices = evaluate_performance.ConfusionMatrixDisplay, []
+
+    def remember(matrix, **options):
+        matrices.append(matrix.tolist())
+        return display(matrix, **options)
+
+    monkeypatch.setattr(evaluate_performance, "ConfusionMatrixDisplay", remember)
+    evaluate_performance.print_classes(rows, names, project / "confusion.png")
+    assert matrices == [[[3, 1, 1], [1, 2, 0], [0, 0, 2]]], "a row for each true class"
+    printed = " ".join(capsys.readouterr().out.split())
+    for line in "70.0%. Always predicting Amber_Cat: 50.0%.", "Amber_Cat 0.75 0.60", "$5 0.67 0.67":
+        assert line in printed
+    with Image.open(project / "confusion.png") as matrix:
+        assert len(matrix.convert("RGB").getcolors(10**6)) > 10
 
 
 @pytest.mark.oldest
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):
-    check_exports(trained[0], tmp_path)
+    check_exports(*trained, tmp_path)

@@ -1,12 +1,13 @@
 """Example 3: boxes to grids and back, the dice loss, what evaluation finds and draws."""
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from checks import GREEN, RED, check_gradient, message_of, read_pixels
+from checks import GREEN, RED, check_gradient, read_pixels
 from exports import check_exports
-from scripts import create_short_backbone, create_small_model, predict, read_predictions, to_numpy
+from scripts import make_run, predict, read_predictions, to_numpy
 
 RANDOM = np.random.default_rng(0)
 GRID = np.zeros((12, 12), "float32")
@@ -17,14 +18,14 @@ GRID[11, 0:2] = 0.4  # too faint
 
 
 def count_cells(box):
-    """Return which cells of 8 x 8 pixels have their centre in a box of at least a cell."""
-    x, y, width, height = box
-    width, height = max(width, 8), max(height, 8)
+    """Return which of 12 x 12 cells have their centre in a box of at least a cell."""
+    xmin, ymin, xmax, ymax = 12 * np.array(box)
+    width, height = max(xmax - xmin, 1), max(ymax - ymin, 1)
     grid = np.zeros((12, 12))
     for row in range(12):
         for column in range(12):
-            is_in_columns = abs(8 * column + 4 - x) <= width / 2
-            grid[row, column] = is_in_columns and abs(8 * row + 4 - y) <= height / 2
+            is_in_columns = abs(column + 0.5 - (xmin + xmax) / 2) <= width / 2
+            grid[row, column] = is_in_columns and abs(row + 0.5 - (ymin + ymax) / 2) <= height / 2
     return grid
 
 
@@ -34,15 +35,20 @@ def dice_of(one, other):
 
 
 def test_cells_are_1_where_their_centre_is_in_the_box(train_model):
-    boxes = RANDOM.uniform((0, 0, 0, 0), (96, 96, 96, 96), (100, 4))
-    boxes = np.concatenate([boxes, [[48, 48, 96, 96], [50, 51, 0, 0], [95.9, 0.1, 0.2, 0.2]]])
-    grids = train_model.to_grid(boxes.astype("float32"))
+    start = RANDOM.uniform(-0.2, 0.9, (100, 2))
+    boxes = np.concatenate([start, start + RANDOM.uniform(0.01, 0.8, (100, 2))], axis=1)
+    inside = boxes[(boxes >= 0).all(axis=1) & (boxes <= 1).all(axis=1)]
+    assert len(inside) > 20
+    corner = [0.997, 0, 1, 0.002]
+    boxes = np.concatenate([inside, [[0, 0, 1, 1], [0.51, 0.52, 0.51, 0.52], corner]])
+    grids = train_model.to_grid(boxes.astype("float32"), 12)
     np.testing.assert_array_equal(grids, [count_cells(box) for box in boxes])
     assert grids.sum(axis=(1, 2)).min() == 1 and grids.sum(axis=(1, 2)).max() == 144
 
 
-def test_dice_and_loss_are_those_of_numpy(train_model):
-    grids = train_model.to_grid(np.float32([[30, 30, 40, 20], [60, 50, 30, 60], [48, 48, 5, 5]]))
+def test_dice_and_loss_are_those_of_numpy_and_numbers_for_any_grid(train_model):
+    boxes = np.float32([[0.1, 0.2, 0.5, 0.4], [0.5, 0.2, 0.8, 0.8], [0.5, 0.5, 0.55, 0.55]])
+    grids = train_model.to_grid(boxes, 12)
     guesses = RANDOM.uniform(0.01, 0.99, (3, 12, 12)).astype("float32")
     dices, losses = [], []
     for grid, guess in zip(grids.astype("float64"), guesses.astype("float64")):
@@ -56,8 +62,6 @@ def test_dice_and_loss_are_those_of_numpy(train_model):
     np.testing.assert_allclose(to_numpy(train_model.dice_coefficient(grids, grids)), 1, rtol=1e-5)
     np.testing.assert_allclose(to_numpy(train_model.dice_coefficient(grids, 1 - grids)), 0)
 
-
-def test_the_loss_and_its_gradient_are_finite(train_model):
     grids = np.stack([GRID > 0.5, GRID > 2]).astype("float32")  # the second is empty
     for value in (0.0, 1.0, 1e-30, 0.5):
         check_gradient(train_model.grid_loss, grids, np.full((2, 12, 12), value))
@@ -66,14 +70,13 @@ def test_the_loss_and_its_gradient_are_finite(train_model):
 @pytest.mark.parametrize("cells", [3, 6, 12, 24])
 def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance, cells):
     train_model.CELLS, evaluate_performance.MIN_CELLS = cells, 1
-    evaluate_performance.THRESHOLD = 0.5
-    train_model.MobileNetV2 = create_short_backbone
     assert train_model.create_model().output_shape == (None, cells, cells)
     for _ in range(30):
-        size = RANDOM.uniform(96 / cells, 96, 2)
-        box = np.concatenate([RANDOM.uniform(size / 2, 96 - size / 2), size])
-        (found,) = evaluate_performance.find_boxes(train_model.to_grid(box[None])[0])
-        assert np.abs(found - box).max() <= 1.4 * 96 / cells, "a cell, and the corners of one"
+        size = RANDOM.uniform(1 / cells, 1, 2)
+        start = RANDOM.uniform(0, 1 - size)
+        box = np.concatenate([start, start + size])
+        (found,) = evaluate_performance.find_boxes(train_model.to_grid(box[None], cells)[0])
+        assert np.abs(found - box).max() <= 0.8 / cells, "half a cell, and the corners of one"
 
 
 @pytest.mark.parametrize(
@@ -87,16 +90,17 @@ def test_a_box_becomes_a_grid_and_a_box_again(train_model, evaluate_performance,
         (0.5, 13, []),
     ],
 )
-def test_objects_of_a_grid(train_model, evaluate_performance, threshold, min_cells, expected):
+def test_objects_of_a_grid(evaluate_performance, threshold, min_cells, expected):
     evaluate_performance.THRESHOLD, evaluate_performance.MIN_CELLS = threshold, min_cells
     boxes = evaluate_performance.find_boxes(GRID)
     assert boxes.shape == (len(expected), 4), "the answer first: the highest sum, not the largest"
-    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
-    np.testing.assert_allclose(corners, 8 * np.reshape(expected, (-1, 4)), atol=8 * 0.4)
+    np.testing.assert_allclose(12 * boxes, np.reshape(expected, (-1, 4)), atol=0.4)
 
 
 class SeeingModel:
     """Stands in for the network: the grid is how bright the cells of the window are, 0 to 1."""
+
+    input_shape = (None, 96, 96, 3)
 
     def __init__(self, later=None):
         self.grid, self.later = None, later  # what it says after the first look, if anything
@@ -118,32 +122,42 @@ def draw_photo(*rectangles):
 
 def test_each_look_at_each_object_is_closer(evaluate_performance):
     truth = (150, 75, 650, 325), (740, 210, 960, 390)  # this one is in the other's window
-    photo, model = draw_photo(*truth), SeeingModel()
-    first_grid, objects = evaluate_performance.look(model, photo)
+    photo = draw_photo(*truth)
+    first_grid, objects = evaluate_performance.look(SeeingModel(), photo)
     assert first_grid.shape == (12, 12) and len(objects) == 2
-    for (boxes, _, window, grid), corners in zip(objects, truth):  # the larger first
-        assert len(boxes) == evaluate_performance.LOOKS
-        found = [evaluate_performance.to_pixels(box, photo) for box in boxes]
-        first, *_, last = np.abs(np.array(found) - corners).max(axis=1)
+    for (boxes, agreement), corners in zip(objects, truth):  # the larger first
+        found = np.array([evaluate_performance.to_pixels(box, photo) for box in boxes])
+        assert len(found) == evaluate_performance.LOOKS
+        first, *_, last = np.abs(found - corners).max(axis=1)
         assert first > 15 > last
-        expected = evaluate_performance.predict_grid(model, photo, window)
-        np.testing.assert_array_equal(grid, expected)
+        of_keras = keras.utils.bounding_boxes.compute_iou(found[-2:-1], found[-1:], "xyxy")
+        assert agreement == pytest.approx(to_numpy(of_keras).item(), abs=2e-3)
+    evaluate_performance.LOOKS = 1
+    for boxes, agreement in evaluate_performance.look(SeeingModel(), photo)[1]:
+        assert len(boxes) == 1 and np.isnan(agreement), "no second look that could agree"
 
 
 @pytest.mark.parametrize("columns", [0, 1])
-def test_what_is_not_found_again_keeps_its_box_and_is_doubtful(
-    project, evaluate_performance, columns
-):
-    draw_photo((0, 100, 300, 400)).save(project / "a.png")
+def test_what_is_not_found_again_keeps_its_box_and_is_doubtful(evaluate_performance, columns):
     later = np.zeros((12, 12))
     later[4:8, :columns] = 1  # nothing, or another object, beside it and outside of the photo
     evaluate_performance.MIN_CELLS = 1
-    found = evaluate_performance.find_objects(SeeingModel(later), [project / "a.png"])
-    ((_, (row,), _),) = found
-    assert row["xmin"] == 0 and 250 < row["xmax"] < 350 and row["agreement"] == 0
+    photo = draw_photo((0, 100, 300, 400))
+    _, ((boxes, agreement),) = evaluate_performance.look(SeeingModel(later), photo)
+    assert boxes[-1][0] == 0 and 0.2 < boxes[-1][2] < 0.3 and agreement == 0
 
 
-def test_cells_and_boxes_are_drawn_where_they_are(train_model, evaluate_performance):
+def test_of_several_objects_the_same_one_is_followed(evaluate_performance):
+    later = np.zeros((12, 12))
+    later[:, :3] = later[4:8, 5:9] = 1  # the first is larger, the second is in the last box
+    photo = draw_photo((300, 150, 600, 450))
+    _, ((boxes, agreement),) = evaluate_performance.look(SeeingModel(later), photo)
+    corners = evaluate_performance.to_pixels(boxes[1], photo)  # of a window of 450 pixels
+    np.testing.assert_allclose(corners, [412.5, 225, 562.5, 375], atol=20)
+    assert 0 < agreement < 0.5
+
+
+def test_cells_and_boxes_are_drawn_where_they_are(project, train_model, evaluate_performance):
     photo, names = Image.new("RGB", (480, 240), "grey"), evaluate_performance.CORNERS
     corners = [300, 20, 400, 100], [20, 130, 100, 200], [320, 130, 460, 220]  # the last is true
     first, other, true = (dict(zip(names, box)) for box in corners)
@@ -162,68 +176,57 @@ def test_cells_and_boxes_are_drawn_where_they_are(train_model, evaluate_performa
         (230, 240): [128, 128, 128],
     }.items():
         np.testing.assert_allclose(pixels[row, column], expected, atol=2)
-    train_model.draw_batch(np.full((1, 96, 96, 3), 128, "uint8"), GRID[None] > 0.5)
-    is_green = read_pixels(train_model.FOLDER / "batch.jpg")[:, :96, 1] > 145
-    cells = is_green.reshape(12, 8, -1, 8).mean(axis=(1, 3))
-    np.testing.assert_array_equal(cells[:, :12] > 0.5, GRID > 0.5)
+    windows = np.full((2, 96, 96, 3), 128, "uint8")
+    train_model.draw_batch(windows, np.stack([GRID.T, GRID]) > 0.5, project / "batch.jpg")
+    is_green = read_pixels(project / "batch.jpg")[..., 1] > 145
+    cells = is_green.reshape(12, 8, 24, 8).mean(axis=(1, 3)) > 0.5
+    np.testing.assert_array_equal(cells, np.concatenate([GRID.T, GRID], axis=1) > 0.5)
 
 
 def test_a_row_of_predictions_is_an_object_or_a_photo_without(
-    csvs, evaluate_performance, monkeypatch, capsys
+    csvs, train_model, evaluate_performance, monkeypatch, capsys
 ):
-    monkeypatch.setattr(evaluate_performance, "load_model", SeeingModel)
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: SeeingModel())
+    run = make_run(train_model)
     draw_photo((130, 60, 470, 330), (730, 210, 950, 390)).save(csvs / "a.png")
     draw_photo().save(csvs / "b.png")
     evaluate_performance.main([str(csvs / "a.png"), str(csvs / "b.png")])
     printed = capsys.readouterr().out
     assert printed.count("a.png: box [") == 2 and "b.png: nothing found" in printed
-    rows = read_predictions(evaluate_performance.FOLDER)
+    rows = read_predictions(run)
     found = [(row["path"][-5:], row["xmin"] != "") for row in rows]
     assert found == [("b.png", False), ("a.png", True), ("a.png", True)], "the doubtful first"
     assert sum(row["picture"] != "" for row in rows) == 2 and "iou" not in rows[0]
     evaluate_performance.THRESHOLD = 1
     evaluate_performance.main()
     assert "validation.csv: 6 photos, IoU 0.000" in capsys.readouterr().out
-    rows = read_predictions(evaluate_performance.FOLDER)
-    assert [(row["xmin"], row["iou"]) for row in rows] == [("", "0")] * 6
+    rows = read_predictions(run)
+    assert [(row["xmin"], float(row["iou"])) for row in rows] == [("", 0)] * 6
 
 
 @pytest.mark.oldest
-def test_dice_and_iou_are_those_of_the_first_and_the_last_look(trained):
-    train_model, evaluate_performance = trained
-    rows = [row for row in read_predictions(train_model.FOLDER) if row["iou"]]  # one a photo
-    printed = (train_model.FOLDER / "printed.txt").read_text().partition("validation.csv")[2]
-    for name, title in (("iou", "6 photos, IoU"), ("dice", "dice")):
-        last, first = (np.mean([float(row[k]) for row in rows]) for k in (name, f"first_{name}"))
-        assert f"{title} {last:.3f} (after the first look {first:.3f})" in printed
-    (paths, boxes), grids = predict(train_model, "train.csv")
-    expected = np.array([count_cells(box * 96) for box in boxes])
-    dice = dice_of(grids, expected)
-    assert dice.mean() > dice_of(expected.mean(axis=0), expected).mean() + 0.1, "has learnt"
-    model = evaluate_performance.load_model()
-    found = evaluate_performance.find_objects(model, paths[:8], boxes)
-    for (photo, (row, *_), _), box, first_dice in zip(found, boxes, dice):
-        assert row["first_dice"] == pytest.approx(first_dice, abs=2e-3)
-        for _, _, window, grid in evaluate_performance.look(model, photo)[1][:1]:
-            start, side = window[:2] - window[2:] / 2, window[2:]
-            box = np.concatenate([(box[:2] - start) / side, box[2:] / side]) * 96
-            assert row["dice"] == pytest.approx(dice_of(grid, count_cells(box)), abs=2e-3)
-
-
-def test_size_and_cells_are_those_of_the_model(train_model, evaluate_performance):
-    train_model.MobileNetV2, train_model.CELLS, train_model.IMAGE_SIZE = (
-        create_short_backbone,
-        8,
-        64,
+def test_iou_is_of_the_last_look_and_dice_of_the_first(trained):
+    train_model, run = trained
+    printed = (run / "printed.txt").read_text()
+    found = [row for row in read_predictions(run) if row["iou"]]  # one a photo
+    last, first, dice = (
+        np.mean([float(row[name]) for row in found]) for name in ("iou", "first_iou", "dice")
     )
-    train_model.create_model().save(train_model.FOLDER / "model.keras")
-    train_model.CELLS, train_model.IMAGE_SIZE = 28, 224
-    grid, _ = evaluate_performance.look(evaluate_performance.load_model(), draw_photo())
-    assert grid.shape == (8, 8) and (train_model.CELLS, train_model.IMAGE_SIZE) == (8, 64)
-    create_small_model().save(train_model.FOLDER / "model.keras")  # example 1's
-    assert "model.keras" in message_of(evaluate_performance.load_model)
+    for line in (
+        f"validation.csv: 6 photos, IoU {last:.3f} (after the first look {first:.3f})",
+        f"dice of the first look's grids {dice:.3f}",
+    ):
+        assert line in printed
+    for name, gain in {"train.csv": 0.1, "validation.csv": 0}.items():
+        rows, grids = predict(train_model, name)
+        expected = np.array([count_cells(row["box"]) for row in rows])
+        dices = dice_of(grids, expected)
+        assert dices.mean() > dice_of(expected.mean(axis=0), expected).mean() + gain, "has learnt"
+    of_paths = {row["path"]: float(row["dice"]) for row in found}
+    for row, expected in zip(rows, dices, strict=True):
+        assert of_paths[str(row["path"])] == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.oldest
 def test_the_exported_model_answers_as_keras_does(trained, tmp_path):
-    check_exports(trained[0], tmp_path)
+    check_exports(*trained, tmp_path)

@@ -1,13 +1,10 @@
 """Kill a script before its n-th change to the disk; imports no Keras, which would take seconds."""
 
-import concurrent.futures
-import contextlib
 import itertools
 import os
 import runpy
 import signal
 import sys
-from types import SimpleNamespace
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
@@ -17,8 +14,6 @@ def run_to(moment, script):
 
     An audit hook is told what is about to be opened, made, renamed or deleted, whoever does it.
     """
-    executor = contextlib.nullcontext(SimpleNamespace(map=map))  # threads change in any order
-    concurrent.futures.ThreadPoolExecutor = lambda *_: executor
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     sys.dont_write_bytecode, sys.argv = True, [str(script)]
     moments = itertools.count(1)

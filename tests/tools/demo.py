@@ -9,17 +9,17 @@ import tempfile
 from pathlib import Path
 
 import draw_pets
+import recipes
+from scripts import REPOSITORY, copy_scripts
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PHOTOS = 400
 
 
 def run(folder):
     """Draw pets, then generate, train and evaluate in a copy of the scripts in this folder."""
-    shutil.copy(REPOSITORY / "generate_dataset.py", folder)
-    (folder / "example_1").mkdir()
-    for script in (REPOSITORY / "example_1").glob("*.py"):
-        shutil.copy(script, folder / "example_1")
+    copy_scripts(folder)
+    # ImageNet's weights would be a download, and know nothing of drawings.
+    recipes.apply(recipes.Run("example_1", "recipes/random_weights.diff"), folder)
     sys.path[:0] = [str(folder), str(folder / "example_1")]
 
     print(f"1. Drawing {PHOTOS} pets")
@@ -33,7 +33,6 @@ def run(folder):
     print("3. example_1/train_model.py")
     import train_model
 
-    train_model.WEIGHTS = None  # ImageNet's would be a download, and know nothing of drawings
     train_model.ALPHA = 0.35
     train_model.IMAGE_SIZE = 96
     train_model.LEARNING_RATE = 3e-3  # random weights have further to go
@@ -45,7 +44,7 @@ def run(folder):
     import evaluate_performance
 
     evaluate_performance.main()
-    shutil.copy(folder / "example_1" / "predictions.png", REPOSITORY / "demo.png")
+    shutil.copy(evaluate_performance.find_run() / "predictions.png", REPOSITORY / "demo.png")
     print("These were drawings. For real photos run generate_dataset.py next: see README.md.")
     print("What was found in the drawings: demo.png")
 

@@ -16,13 +16,13 @@ import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
 import recipes
-from scripts import copy_scripts
+from scripts import REPOSITORY, copy_scripts
 
-REPOSITORY = recipes.REPOSITORY
 RESULTS = REPOSITORY / "tests" / "results.csv"
 HEADINGS = {  # of the tables: the column of results.csv
     "IoU": "iou",
@@ -40,12 +40,14 @@ ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTER
 ONE_CORE |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_ARENA_MAX": "1"}
 
 
-def evaluate(evaluate_performance, train_model):
-    """Return the means over the validation photos, by the column of results.csv."""
-    model = evaluate_performance.load_model()  # example 2's has the names of its classes with it
-    model = model if isinstance(model, tuple) else (model,)
-    photos = train_model.read_csv(train_model.VALIDATION_CSV)
-    rows = [found[1] for found in evaluate_performance.find_objects(*model, *photos)]
+def evaluate(script):
+    """Return the means over the validation photos of the newest run, by column of results.csv."""
+    folder = script.find_run()
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    files = folder.glob("classes.json")  # example 2's
+    classes = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    found = script.find_objects(model, *classes, script.read_csv(folder / "validation.csv"))
+    rows = [each[1] for each in found]
     rows = [row[0] if isinstance(row, list) else row for row in rows]  # example 3: of each object
     means = {"above_half": np.mean([row["iou"] > 0.5 for row in rows])}
     for column in set(HEADINGS.values()) & rows[0].keys():
@@ -63,7 +65,6 @@ def train(run, seed, photos):
         import generate_dataset
         import train_model
 
-        generate_dataset.WORKERS = train_model.THREADS = 1
         generate_dataset.DATASET_FOLDER = f"{photos}/images"
         generate_dataset.ANNOTATIONS_FOLDER = f"{photos}/annotations/xmls"
         generate_dataset.SEED = train_model.SEED = seed
@@ -71,8 +72,7 @@ def train(run, seed, photos):
         start = time.process_time()  # of this process alone, however busy the machine is
         train_model.main()
         minutes = (time.process_time() - start) / 60
-        figures = {**evaluate(evaluate_performance, train_model), "minutes": round(minutes, 2)}
-        print(json.dumps(figures))
+        print(json.dumps({**evaluate(evaluate_performance), "minutes": round(minutes, 2)}))
 
 
 def start(task):
