@@ -108,7 +108,7 @@ def find_photos(annotations, photos):
         endings = [Path(path).suffix for path in stated]  # a.jpg, and not its mask a.png
         found = [file for file in found if Path(file).suffix.lower() in endings] or found
         pairs += [(rate_nearness(xml, photo), xml, photo) for photo in found]
-        errors[xml] = f"the photo is missing: no {Path(xml).stem}.*, no free {stated[0]}"
+        errors[xml] = f"the photo is missing: none is called {Path(xml).stem} or {stated[0]}"
     # Folders of XMLs and of photos go together, the nearest first, and neither with a farther one
     # then: so an XML whose photo was deleted takes none of another export.
     for near, xml, photo in sorted(pairs, reverse=True):
@@ -259,7 +259,7 @@ def read_rows():
         print(f"{number:8}  {reason}")
     if not xmls:
         folder = ANNOTATIONS_FOLDER or DATASET_FOLDER
-        sys.exit(f"No XML below {folder}: label with labelImg, or export as Pascal VOC.")
+        sys.exit(f"No XML below {folder}. If they are in DATASET_FOLDER: ANNOTATIONS_FOLDER = None")
     return rows
 
 

@@ -10,8 +10,7 @@ is the sum of an overlap term and a regression term:
 
     loss = 1 - GIoU + the sum of the absolute errors of centre and size (L1)
 
-Each training writes into a new folder, runs/DATE_TIME: copies of the CSVs, batch.jpg (what the
-network sees), log.csv, curves.png, and after each epoch model.keras.
+It writes into runs/DATE_TIME: copies of the CSVs, batch.jpg, log.csv, curves.png, model.keras.
 """
 
 import csv
@@ -275,6 +274,7 @@ def main():
     if RESUME:
         optimizer.build(model.trainable_variables)
         model.load_weights(folder / "model.keras")  # the optimizer's too
+        assert int(optimizer.iterations) < EPOCHS * len(training), "RESUME: all epochs are done"
 
     def save(epoch, logs):
         model.save(folder / "unfinished.keras")  # if killed here, model.keras stays whole

@@ -157,8 +157,7 @@ def draw_contact_sheet(files, sheet_file):
         files = files[:4] + files[middle : middle + 4] + files[-4:]
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
     for i, file in enumerate(files):
-        corner = (i % 4 * 240, i // 4 * 240)
-        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), corner)
+        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (i % 4 * 240, i // 4 * 240))
     sheet.save(sheet_file)
 
 
@@ -196,10 +195,11 @@ def main(names=()):
         training = find_objects(model, classes, read_csv(folder / "train.csv"))
         print_figures("train.csv", [row for _, row in training])
     pictures = folder / "predictions"
-    shutil.rmtree(pictures, ignore_errors=True)  # those of the evaluation before
-    pictures.mkdir()
     rows = []
     for photo, row in find_objects(model, classes, photos):
+        if not rows:  # this photo could be read, so replace the evaluation before
+            shutil.rmtree(pictures, ignore_errors=True)
+            pictures.mkdir()
         draw_picture(photo, row)
         row["picture"] = f"{row['agreement']:.2f}_{len(rows):05d}_{row['path'].stem}.jpg"
         photo.save(pictures / row["picture"], quality=95)

@@ -8,8 +8,6 @@ and the class's, the focal loss FL, in which predictions already right and confi
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
     FL = -(1 - p)^2 * log(p), where p is the probability of the true class
-
-Each training writes what example 1's does, and classes.json, the names of the classes.
 """
 
 import csv
@@ -320,6 +318,7 @@ def main():
     if RESUME:
         optimizer.build(model.trainable_variables)
         model.load_weights(folder / "model.keras")  # the optimizer's too
+        assert int(optimizer.iterations) < EPOCHS * len(training), "RESUME: all epochs are done"
 
     def save(epoch, logs):
         model.save(folder / "unfinished.keras")  # if killed here, model.keras stays whole

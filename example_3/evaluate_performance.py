@@ -174,8 +174,7 @@ def draw_contact_sheet(files, sheet_file):
         files = files[:4] + files[middle : middle + 4] + files[-4:]
     sheet = Image.new("RGB", (4 * 240, 3 * 240), "white")
     for i, file in enumerate(files):
-        corner = (i % 4 * 240, i // 4 * 240)
-        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), corner)
+        sheet.paste(ImageOps.contain(Image.open(file), (236, 236)), (i % 4 * 240, i // 4 * 240))
     sheet.save(sheet_file)
 
 
@@ -212,10 +211,11 @@ def main(names=()):
         training = find_objects(model, read_csv(folder / "train.csv"))
         print_figures("train.csv", [found[0] for _, found, _ in training])
     pictures = folder / "predictions"
-    shutil.rmtree(pictures, ignore_errors=True)  # those of the evaluation before
-    pictures.mkdir()
     rows, all_rows = [], []  # of the predictions for the photos, and of all objects
     for photo, found, grid in find_objects(model, photos):
+        if not rows:  # this photo could be read, so replace the evaluation before
+            shutil.rmtree(pictures, ignore_errors=True)
+            pictures.mkdir()
         draw_picture(photo, found, grid)
         row = found[0]
         row["picture"] = f"{row['agreement']:.2f}_{len(rows):05d}_{row['path'].stem}.jpg"

@@ -273,6 +273,7 @@ def main():
     if RESUME:
         optimizer.build(model.trainable_variables)
         model.load_weights(folder / "model.keras")  # the optimizer's too
+        assert int(optimizer.iterations) < EPOCHS * len(training), "RESUME: all epochs are done"
 
     def save(epoch, logs):
         model.save(folder / "unfinished.keras")  # if killed here, model.keras stays whole

@@ -128,12 +128,14 @@ def test_a_finished_training_goes_on_with_more_epochs_and_other_windows(train_mo
         return get(dataset, index)
 
     monkeypatch.setattr(train_model.PhotoDataset, "__getitem__", remember)
-    for train_model.EPOCHS in (2, 3, 3, 5):
+    for train_model.EPOCHS in (2, 3, 5):
         train_model.main()
         run = newest_run(train_model.RUNS.parent)
         train_model.RESUME = run.name
         assert read_log(run)["epoch"].tolist() == [*range(train_model.EPOCHS)]
         assert read_weights(train_model, run)[1] == 3 * train_model.EPOCHS
+    with pytest.raises(AssertionError, match="RESUME: all epochs are done"):
+        train_model.main()  # or else nothing is trained, and nothing says so
     assert [*train_model.RUNS.iterdir()] == [run]
     assert batches == {*itertools.product(range(5), range(3))}, "each epoch has windows of its own"
 
@@ -210,6 +212,7 @@ def test_without_a_csv_a_run_or_a_photo_a_line_says_what_to_do(
     names = [str(csvs / "train_model.py"), str(csvs / "train.csv")]
     (csvs / "train_model.py").touch()
     assert message_of(lambda: evaluate_performance.main(names)).endswith("can be read.")
+    assert read_files(run) == pictures
     (csvs / "train.csv").unlink()
     before = read_files(csvs)
     assert message_of(train_model.main) == "train.csv does not exist: run generate_dataset.py."
@@ -242,8 +245,8 @@ def test_a_command_that_fails_says_so_in_a_line(train_model, csvs, monkeypatch, 
     photo.unlink()
     assert "Amber_Cat_1.jpg cannot be read" in run(script)
     a_run = make_run(train_model)
-    (a_run / "predictions").touch()  # a file, in place of the folder
+    (a_run / "validation.csv").unlink()
     monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
     (a_run / "classes.json").write_text('["cat"]')
-    message = run(script.with_name("evaluate_performance.py"), str(script))
-    assert message.startswith("evaluate_performance.py: [Errno 17] File exists")
+    message = run(script.with_name("evaluate_performance.py"))
+    assert message.startswith("evaluate_performance.py: ") and "validation.csv" in message
