@@ -3,11 +3,10 @@
     python example_1/evaluate_performance.py            # after train_model.py
     python example_1/evaluate_performance.py holiday    # photos, or folders of photos
 
-The network looks at the whole photo first, and then at a window around the box that it found, cut
-from the photo at its full resolution. The IoU of the boxes of the last two looks, the agreement, is
-its confidence. Prints the IoU of the predicted and the true boxes, and writes into the model's
-folder, replacing the previous evaluation: predictions.csv, predictions/ (each photo, with the
-predicted box in red and the true one in green), predictions.png (the worst, middle and best).
+The network looks at the whole photo first, and then at a window around the box that it found, at
+full resolution. The IoU of the boxes of the last two looks, the agreement, is its confidence.
+Writes into the model's folder, replacing the previous evaluation: predictions.csv, predictions/
+(the predicted box in red, the true one in green) and predictions.png (the worst, middle and best).
 """
 
 import csv
@@ -198,7 +197,8 @@ def main(names=()):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name that the console cannot print
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
     except OSError as error:

@@ -226,7 +226,8 @@ def main(names=()):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name that the console cannot print
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
     except OSError as error:

@@ -83,8 +83,7 @@ def look_once(model, photo, window):
 def look(model, photo):
     """Return the first look's grid and, for each object in it, boxes (LOOKS, 4) and agreement.
 
-    The object with the highest sum of probabilities is the first. The boxes of its looks are shares
-    of the photo's sides; the agreement is the IoU of the last two.
+    The object with the highest sum of probabilities is first. Agreement: the last two boxes' IoU.
     """
     grid, first_boxes = look_once(model, photo, WHOLE_PHOTO)
     objects = []
@@ -243,7 +242,8 @@ def main(names=()):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name that the console cannot print
+    if hasattr(sys.stdout, "reconfigure"):  # Jupyter's prints all letters, a console may not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
     except OSError as error:

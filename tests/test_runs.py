@@ -1,6 +1,7 @@
 """Each training has a folder: kills, RESUME, older runs, and what the commands say in a line."""
 
 import datetime
+import io
 import itertools
 import runpy
 import shutil
@@ -248,5 +249,6 @@ def test_a_command_that_fails_says_so_in_a_line(train_model, csvs, monkeypatch, 
     (a_run / "validation.csv").unlink()
     monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
     (a_run / "classes.json").write_text('["cat"]')
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as Jupyter's, which has no reconfigure
     message = run(script.with_name("evaluate_performance.py"))
     assert message.startswith("evaluate_performance.py: ") and "validation.csv" in message
