@@ -46,7 +46,7 @@ results: .venv/ready
 # own index for CPUs in PIP_EXTRA_INDEX_URL.
 INSTALL = -m pip install
 EXPORTS = ai-edge-litert==2.3.0 onnxruntime==1.23.2 tf2onnx==1.17.0 onnx==1.23.2
-.venv/ready: MORE = $(EXPORTS) tensorboard==2.21.0 supervision==0.31.2
+.venv/ready: MORE = $(EXPORTS) tensorboard==2.21.0 supervision==0.31.2 pycocotools==2.0.11
 .venv-backends/ready: MORE = torch==2.13.0 'jax<=0.10.2'
 # The lower bounds of requirements.txt, which uv can install and pip cannot.
 .venv-oldest/ready: MORE = $(EXPORTS)

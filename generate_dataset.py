@@ -2,10 +2,11 @@
 
     python generate_dataset.py
 
-Edit the constants, then run. The CSVs have one row per photo: path (from this folder), width and
-height, xmin, ymin, xmax and ymax of its box, class_name and class_id. Sizes and boxes are in pixels
-of the photo, rotated as its EXIF orientation says; class_id counts the names in alphabetical order.
-CSVs of your own need the same header row and columns, in UTF-8 with commas; paths may be absolute.
+Edit the constants, then run. The CSVs have a row for each object, a photo's largest first: path
+(from this folder), width and height, xmin, ymin, xmax and ymax of its box, class_name and class_id.
+A photo without an object has a row without a box. Sizes and boxes are in pixels of the photo,
+rotated as its EXIF orientation says; class_id counts the names in alphabetical order. CSVs of your
+own need the same header row and columns, in UTF-8 with commas; paths may be absolute.
 """
 
 import csv
@@ -15,6 +16,7 @@ import shutil
 import socket
 import sys
 from collections import Counter, defaultdict, namedtuple
+from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +36,7 @@ GROUP_FROM = None  # r"lot_(\d{8})": photos in whose paths it finds the same are
 SEED = 0  # another number, another split and other augmented photos
 CLASS_FROM = "filename"  # "filename": Bengal_12.jpg is a Bengal; "object": the XML's <name>
 CLASSES_KEPT = None  # or ["cat", "dog"]: objects of another <name> do not count
+EMPTY_FOLDER = None  # photos without an object, which need no XML: example 2 learns from them
 
 AUGMENTATION = False  # True adds changed copies of the training photos to TRAIN_CSV
 AUGMENTATION_PER_IMAGE = 25  # tries for each photo; a try that cuts the box is dropped
@@ -155,8 +158,6 @@ def check_photo(file):
             if photo.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel, save it with 8")
             rotated = ImageOps.exif_transpose(photo).convert("RGB")
-    except Image.DecompressionBombError:
-        raise ValueError(f"the photo has more than 178 megapixels: {file}") from None
     except Exception as error:  # each of Pillow's decoders raises errors of its own
         is_heic = Path(file).read_bytes()[4:8] == b"ftyp"
         reason = "is HEIC or AVIF, convert it to JPEG" if is_heic else "cannot be read"
@@ -188,8 +189,8 @@ def read_box(item, size, turn):
     return clipped
 
 
-def read_row(photo, annotation):
-    """Return the row of an XML's largest object, the photo's thumbnail, and what to count."""
+def read_objects(photo, annotation):
+    """Return the rows of an XML's objects, the photo's thumbnail, and what to count."""
     size, orientation, thumbnail = check_photo(photo)
     stored_size = size[::-1] if orientation in (5, 6, 7, 8) else size  # quarter turns
     texts = annotation.findtext("size/width"), annotation.findtext("size/height")
@@ -199,38 +200,38 @@ def read_row(photo, annotation):
     matches_stored = 0 in declared_size or np.allclose(declared_size, stored_size, 0, 1)
     if not matches and not matches_stored:
         raise ValueError(f"the XML's size is not the photo's: {declared_size} and {size}")
-    boxes, names, faults = [], [], []
+    path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
+    rows, faults = [], []
     for item in annotation.findall("object"):
-        name = item.findtext("name", "").strip()
+        label = item.findtext("name", "").strip()
+        name = {"filename": Path(photo).stem.rpartition("_")[0], "object": label}[CLASS_FROM]
         try:
-            if CLASSES_KEPT is not None and name not in list(CLASSES_KEPT):
-                raise ValueError(f"not in CLASSES_KEPT: {name}")
-            boxes.append(read_box(item, size, None if matches else orientation))
-            names.append(name)
+            if CLASSES_KEPT is not None and label not in list(CLASSES_KEPT):
+                raise ValueError(f"not in CLASSES_KEPT: {label}")
+            if not name or "\ufffd" in name:  # that is where an XML is not UTF-8
+                advice = '"filename" needs a _ in the name, "object" a <name> in UTF-8'
+                raise ValueError(f"no class by CLASS_FROM ({advice}): {name}")
+            box = read_box(item, size, None if matches else orientation)
+            rows.append(Row(path, *size, *box.tolist(), name))
         except ValueError as error:
             faults.append(str(error))
-    if not boxes:
-        raise ValueError([*faults, "no <object>"][0])
+    if faults and not rows:
+        raise ValueError(faults[0])
+    rows.sort(key=lambda row: (row.xmax - row.xmin) * (row.ymax - row.ymin), reverse=True)
     notes = [f"objects left out: {fault.partition(':')[0]}" for fault in faults]
-    if len(boxes) > 1:
-        notes.append("photos with several objects: the largest is taken")
+    if len(rows) != 1:
+        notes.append(f"photos with {'several objects' if rows else 'no object'}")
     if matches and matches_stored and orientation in range(2, 9):
         notes.append("photos are rotated by EXIF, and it is unclear whether their boxes are")
-    largest = np.argmax([np.prod(box[2:] - box[:2]) for box in boxes])
-    name = {"filename": Path(photo).stem.rpartition("_")[0], "object": names[largest]}[CLASS_FROM]
-    if not name or "\ufffd" in name:  # that is where an XML is not UTF-8
-        advice = '"filename" needs a _ in the name, "object" a <name> in UTF-8'
-        raise ValueError(f"no class by CLASS_FROM ({advice}): {name}")
-    path = photo.removeprefix(str(ROOT) + os.sep).replace(os.sep, "/")
-    return Row(path, *size, *boxes[largest].tolist(), name), thumbnail, notes
+    return rows or [Row(path, *size, *[""] * 4, "")], thumbnail, notes
 
 
 def read_rows():
-    """Return the photos' thumbnails by row, and print what was skipped and why."""
+    """Return photos' rows and thumbnails by their first row; print what was skipped and why."""
     files = list_files(ROOT / DATASET_FOLDER)
     xmls = list_files(ROOT / ANNOTATIONS_FOLDER) if ANNOTATIONS_FOLDER else files
     xmls = [file for file in xmls if file.lower().endswith(".xml")]
-    photos, annotations, errors, rows, counts = defaultdict(list), {}, {}, {}, Counter()
+    photos, annotations, errors, found, counts = defaultdict(list), {}, {}, {}, Counter()
     for file in files:
         if file.lower().endswith(ENDINGS):
             photos[strip_name(file)].append(file)
@@ -241,10 +242,14 @@ def read_rows():
             errors[xml] = error
     matches, missing = find_photos(annotations, photos)
     errors.update(missing)
+    empty = list_files(ROOT / EMPTY_FOLDER) if EMPTY_FOLDER else []
+    for file in set(empty) - set(matches.values()):
+        if file.lower().endswith(ENDINGS):
+            matches[file], annotations[file] = file, ElementTree.Element("annotation")
     for xml, photo in tqdm(matches.items(), "checking", leave=False):
         try:
-            row, thumbnail, notes = read_row(photo, annotations[xml])
-            rows[row] = thumbnail
+            rows, thumbnail, notes = read_objects(photo, annotations[xml])
+            found[rows[0]] = rows, thumbnail
             counts.update(notes)
         except (ValueError, OSError) as error:
             errors[xml] = error
@@ -260,7 +265,7 @@ def read_rows():
     if not xmls:
         folder = ANNOTATIONS_FOLDER or DATASET_FOLDER
         sys.exit(f"No XML below {folder}. If they are in DATASET_FOLDER: ANNOTATIONS_FOLDER = None")
-    return rows
+    return found
 
 
 def rate_split(split):
@@ -307,18 +312,12 @@ def split_rows(rows):
         print(f"{len(rows) - len(training) - len(validation):8}  photos of other folders left out")
     else:
         training, validation = (split_by_groups if GROUP_FROM else split_at_random)(rows)
-    names = {row.class_name for row in training}
-    for name in sorted(names ^ {row.class_name for row in validation}):
-        print(f"warning: class {name} is only in training or only in validation.", file=sys.stderr)
-    validation = [row for row in validation if row.class_name in names]
-    if not validation:
-        sys.exit(f"Too few usable photos to split in {DATASET_FOLDER}: the lines above say why.")
     return sorted(training), sorted(validation)
 
 
-def warn_of_copies(training, validation, thumbnails):
+def warn_of_copies(training, validation, photos):
     """Say how many validation photos look like a training photo, as in films and bursts."""
-    first, second = (np.array([thumbnails[row] for row in rows]) for rows in (validation, training))
+    first, second = (np.array([photos[row][1] for row in rows]) for rows in (validation, training))
     likeness = first @ second.T  # correlations: of pets and 4770 other photos at most 0.84
     alike = (likeness.max(axis=1) > 0.9).sum()  # half of a film's are above 0.95
     if alike > 0.05 * len(validation):
@@ -328,8 +327,8 @@ def warn_of_copies(training, validation, thumbnails):
         print(f"warning: {text}: the IoU will be too high. See GROUP_FROM.", file=sys.stderr)
 
 
-def augment_photos(rows, folder):
-    """Write changed copies of all photos into `folder`; return their rows."""
+def augment_photos(rows):
+    """Write changed copies of the photos with objects into AUGMENTED_FOLDER; return their rows."""
     from imgaug import BoundingBox, BoundingBoxesOnImage
     from imgaug import augmenters as iaa
 
@@ -341,18 +340,25 @@ def augment_photos(rows, folder):
     augmenter = iaa.Sequential(steps)
     augmenter.seed_(SEED)
     size, copies = (AUGMENTED_SIZE, AUGMENTED_SIZE), []
-    for number, row in enumerate(tqdm(rows, "augmenting")):
-        with Image.open(ROOT / row.path, formats=FORMATS) as photo:
+    (ROOT / AUGMENTED_FOLDER).mkdir(parents=True)
+    (ROOT / TRAIN_CSV).unlink(missing_ok=True)  # copies of the same names had other boxes
+    photos = groupby([row for row in rows if row.class_name], key=lambda row: row.path)
+    for number, (path, rows) in enumerate(tqdm(photos, "augmenting")):
+        rows = list(rows)
+        with Image.open(ROOT / path, formats=FORMATS) as photo:
             photo = np.asarray(ImageOps.exif_transpose(photo).convert("RGB").resize(size))
-        box = BoundingBox(row.xmin, row.ymin, row.xmax, row.ymax)
-        boxes = BoundingBoxesOnImage([box], (row.height, row.width)).on(photo)  # scaled
+        boxes = [BoundingBox(*row[3:7], label=row.class_name) for row in rows]
+        boxes = BoundingBoxesOnImage(boxes, (rows[0].height, rows[0].width)).on(photo)  # scaled
         for index in range(AUGMENTATION_PER_IMAGE):
-            copy, (box,) = augmenter(image=photo, bounding_boxes=boxes)
-            if box.is_fully_within_image(copy):
-                name = f"augmented_{number:05d}_{index:02d}.jpg"
-                Image.fromarray(copy).save(folder / name, quality=90)
+            copy, found = augmenter(image=photo, bounding_boxes=boxes)
+            if not found[0].is_fully_within_image(copy):  # the largest
+                continue
+            path = f"{AUGMENTED_FOLDER}/augmented_{number:05d}_{index:02d}.jpg"
+            Image.fromarray(copy).save(ROOT / path, quality=90)
+            for box in found.remove_out_of_image_fraction(0.5).clip_out_of_image():
                 corners = [round(float(corner), 2) for corner in (box.x1, box.y1, box.x2, box.y2)]
-                copies.append(Row(f"{AUGMENTED_FOLDER}/{name}", *size, *corners, row.class_name))
+                if min(box.width, box.height) > 1:
+                    copies.append(Row(path, *size, *corners, box.label))
     return copies
 
 
@@ -363,32 +369,38 @@ def main():
         get_dataset()
     if not photos.is_dir():
         sys.exit(f"{photos} is not a folder: set DATASET_FOLDER.")
-    thumbnails = read_rows()
-    training, validation = split_rows(sorted(thumbnails))
-    warn_of_copies(training, validation, thumbnails)
-    class_ids = {name: i for i, name in enumerate(sorted({row.class_name for row in training}))}
+    found = read_rows()
+    training, validation = split_rows(sorted(found))
+    if not training or not validation:
+        sys.exit(f"Too few usable photos to split in {DATASET_FOLDER}: the lines above say why.")
+    warn_of_copies(training, validation, found)
+    training, validation = (
+        [row for first in side for row in found[first][0]] for side in (training, validation)
+    )
+    first, second = (Counter(row.class_name for row in side) for side in (training, validation))
+    for name in sorted((first.keys() ^ second.keys()) - {""}):
+        print(f"warning: class {name} is only in training or only in validation.", file=sys.stderr)
+    validation = [row for row in validation if row.class_name in {*first, ""}]
+    class_ids = {name: i for i, name in enumerate(sorted(first.keys() - {""}))}
 
-    copies = []
-    if AUGMENTATION:
-        (ROOT / AUGMENTED_FOLDER).mkdir(parents=True)
-        (ROOT / TRAIN_CSV).unlink(missing_ok=True)  # copies of the same names had other boxes
-        copies = augment_photos(training, ROOT / AUGMENTED_FOLDER)
+    copies = augment_photos(training) if AUGMENTATION else []
     for file, side in ((TRAIN_CSV, training + copies), (VALIDATION_CSV, validation)):
         unfinished = ROOT / f"{file}.unfinished"
         with open(unfinished, "w", newline="", encoding="utf-8") as csv_file:
             writer = csv.writer(csv_file, lineterminator="\n")
             writer.writerow([*Row._fields, "class_id"])
             for path, width, height, *corners, name in side:
-                corners = [f"{corner:.10g}" for corner in corners]  # 34, not 34.0
-                writer.writerow([path, width, height, *corners, name, class_ids[name]])
+                if name:
+                    corners = [f"{corner:.10g}" for corner in corners]  # 34, not 34.0
+                writer.writerow([path, width, height, *corners, name, class_ids.get(name)])
         os.replace(unfinished, ROOT / file)  # a kill leaves the old one or the new one
 
-    print("  photos  training  validation  class")
-    first, second = (Counter(row.class_name for row in side) for side in (training, validation))
+    print(" objects  training  validation  class")
     for name in class_ids:
         print(f"{first[name] + second[name]:8}{first[name]:10}{second[name]:12}  {name}")
-    print(f"{TRAIN_CSV}: {len(training)} photos and {len(copies)} augmented copies.")
-    print(f"{VALIDATION_CSV}: {len(validation)} photos. Next: python example_1/train_model.py")
+    for file, side in ((TRAIN_CSV, training), (VALIDATION_CSV, validation)):
+        print(f"{file}: {len({row.path for row in side})} photos.")
+    print(f"{len(copies)} augmented objects. Next: python example_1/train_model.py")
 
 
 if __name__ == "__main__":

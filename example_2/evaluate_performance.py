@@ -1,16 +1,16 @@
-"""Example 2: see how well the trained network finds the object and knows its class.
+"""Example 2: see how well the trained network finds objects and knows their classes.
 
     python example_2/evaluate_performance.py            # after train_model.py
     python example_2/evaluate_performance.py holiday    # photos, or folders of photos
 
-Looks closer as example 1 does, and takes the class from the looks' mean probabilities. Prints the
-IoU of the predicted and the true boxes and how many classes are right, writes and draws both as
-example 1 does. confusion.png shows which class is mistaken for which.
+Looks closer as example 1 does. Where photos show several objects, it begins at several places. The
+confidence is the mean probability of the looks that there is an object. Prints how well boxes and
+classes agree with the true ones, and what each threshold of the confidence keeps. Writes and draws
+as example 1 does, with a row for each object. confusion.png: which class is mistaken for which.
 """
 
 import csv
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -19,56 +19,85 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay
 from tqdm import tqdm
 
 from train_model import (
     RUNS,
     WHOLE_PHOTO,
     cut_window,
-    iou,
+    draw_empty_window,
     load_photo,
     read_csv,
     window_to_photo,
 )
 
 RUN = None  # the newest training; or the name of a folder in runs
-LOOKS = 3  # the first at the whole photo, each later one around the box before
+LOOKS = 3  # the first at each of the starts, each later one around the box before
+STARTS = None  # {}: at the whole photo; {0.6: 3}: also at 3 x 3 windows of 0.6 of its sides
+THRESHOLD = 0.9  # boxes with less confidence are left out: see what is printed
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-TRUE_CORNERS = ("true_xmin", "true_ymin", "true_xmax", "true_ymax")
 AROUND_BOX = np.array([-0.25, -0.25, 1.25, 1.25])  # a window with 1.5 times the sides of a box
 
 
-# Looking closer
+# Looking from several places, and closer
 
 
-def look_once(model, photo, window):
-    """Return the box (4,) in a window, as in example 1, and the probabilities of the classes."""
-    windows = np.asarray(cut_window(photo, window, model.input_shape[1]))[None]  # a batch of one
-    predicted = model.predict_on_batch(windows)
-    box = window_to_photo(predicted["coords"][0], window)
-    return np.clip(box, 0, 1), predicted["classes"][0]
+def list_starts(folder):
+    """Return the windows (n, 4) of the first looks: the whole photo, and those of STARTS."""
+    sides = STARTS
+    if sides is None:  # several places only if more than a tenth of the photos show several objects
+        counts = np.array([len(row["boxes"]) for row in read_csv(folder / "train.csv")])
+        sides = {0.6: 3} if np.mean(counts > 1) > 0.1 else {}
+    windows = [WHOLE_PHOTO]
+    for side, count in sides.items():
+        places = np.linspace(0, 1 - side, count)  # evenly spread
+        windows += [(x, y, x + side, y + side) for y in places for x in places]
+    return np.array(windows)
 
 
-def look(model, photo):
-    """Return boxes (LOOKS, 4) and agreement as in example 1, and the looks' mean probabilities."""
-    boxes, probabilities, box, window = [], [], WHOLE_PHOTO, WHOLE_PHOTO
+def look_once(model, photo, windows):
+    """Return a box in each window (n, 4), as in example 1, and probabilities (n, classes + 1)."""
+    pictures = [cut_window(photo, window, model.input_shape[1]) for window in windows]
+    predicted = model.predict_on_batch(np.stack(pictures))
+    boxes = window_to_photo(predicted["coords"], windows)
+    return np.clip(boxes, 0, 1), predicted["classes"]
+
+
+def look(model, photo, starts):
+    """Return boxes (n, 4), confidences (n,) and probabilities (n, classes), the surest first."""
+    boxes, windows, looks = starts, starts, []
     for _ in range(LOOKS):
-        found, classes = look_once(model, photo, window)
-        agreement = overlap(box, found)
-        if (found[2:] > found[:2]).all():  # otherwise keep the last box
-            box = found
-        boxes.append(box)
-        probabilities.append(classes)
-        window = window_to_photo(AROUND_BOX, box)
-    return np.stack(boxes), agreement, np.mean(probabilities, axis=0)
+        found, probabilities = look_once(model, photo, windows)
+        has_area = (found[:, 2:] > found[:, :2]).all(axis=1, keepdims=True)
+        boxes = np.where(has_area, found, boxes)  # otherwise keep the last box
+        windows = window_to_photo(AROUND_BOX, boxes)
+        looks.append(probabilities)
+    probabilities = np.mean(looks, axis=0)
+    confidences = 1 - probabilities[:, -1]
+    kept = keep_surest(boxes, confidences)
+    return boxes[kept], confidences[kept], probabilities[kept, :-1]
 
 
-def overlap(box, other):
-    """Return the IoU of two boxes (4,)."""
-    return round(float(iou(np.float32([box]), np.float32([other]))[0]), 3)
+def keep_surest(boxes, confidences):
+    """Return the numbers of the boxes (n, 4) that share no IoU above 0.5 with a surer one.
+
+    Non-maximum suppression; the surest comes first.
+    """
+    ious = overlap(boxes, boxes)
+    kept = []
+    for i in np.argsort(-confidences):
+        if (ious[i, kept] <= 0.5).all():
+            kept.append(i)
+    return kept
+
+
+def overlap(boxes, others):
+    """Return the IoU of each of the boxes (n, 4) with each of the others (m, 4): (n, m)."""
+    ious = keras.utils.bounding_boxes.compute_iou(np.float32(boxes), np.float32(others), "xyxy")
+    return np.array(ious)
 
 
 def to_pixels(box, photo):
@@ -76,48 +105,73 @@ def to_pixels(box, photo):
     return np.round(box * np.tile(photo.size, 2), 1).tolist()
 
 
-def find_objects(model, classes, rows):
-    """Yield each row's photo, if it can be read, and its row of predictions.csv."""
+def find_objects(model, starts, classes, rows):
+    """Yield each row, its photo, if it can be read, and the photo's rows of predictions.csv."""
     for row in tqdm(rows, "looking", leave=False):
         try:
             photo = load_photo(row["path"], size=row.get("size"))
         except OSError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        boxes, agreement, probabilities = look(model, photo)
-        found = {"path": row["path"], "width": photo.width, "height": photo.height}
-        found |= zip(CORNERS, to_pixels(boxes[-1], photo))
-        found["agreement"] = agreement if LOOKS > 1 else math.nan
-        found["class_name"] = classes[probabilities.argmax()]
-        found["probability"] = round(float(probabilities.max()), 3)
-        if "box" in row:
-            found |= zip(TRUE_CORNERS, to_pixels(row["box"], photo))
-            found["first_iou"] = overlap(row["box"], boxes[0])
-            found["iou"] = overlap(row["box"], boxes[-1])
-            is_named = row["class_name"] in classes
-            found["true_class_name"] = row["class_name"] if is_named else classes[-1]  # others
-            found["is_right"] = found["class_name"] == found["true_class_name"]
-        yield photo, found
+        boxes, confidences, probabilities = look(model, photo, starts)
+        found = []
+        for box, confidence, of_classes in zip(boxes, confidences, probabilities):
+            found.append({"path": row["path"], "width": photo.width, "height": photo.height})
+            found[-1] |= zip(CORNERS, to_pixels(box, photo))
+            found[-1]["confidence"] = round(float(confidence), 3)
+            found[-1]["class_name"] = classes[of_classes.argmax()]
+            found[-1]["probability"] = round(float(of_classes.max() / of_classes.sum()), 3)
+        if len(row.get("boxes", ())):
+            add_truth(found, overlap(boxes, row["boxes"]), row["class_names"])
+        yield row, photo, found
+
+
+def add_truth(found, ious, names):
+    """Add the true object of highest IoU to each of a photo's predictions, the surest first.
+
+    ious: (predictions, true objects); names: the true classes. As COCO counts, each true object is
+    found once, with an IoU above 0.5: it is no longer there for later predictions.
+    """
+    for prediction, row in zip(found, ious):
+        best = row.argmax()
+        prediction["true_class_name"] = names[best]
+        prediction["iou"] = round(float(row[best]), 3)
+        if prediction["iou"] > 0.5:
+            ious[:, best] = 0
 
 
 # What is printed, drawn and written
 
 
 def print_figures(name, rows):
-    """Print the IoU statistics of the photos of a CSV."""
+    """Print the IoU statistics of the surest box of each photo of a CSV."""
     ious = np.array([row["iou"] for row in rows])
-    first = np.mean([row["first_iou"] for row in rows])
-    print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (after the first look {first:.3f}),")
+    print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (of the surest box),")
     print(f"  median {np.median(ious):.3f}, above 0.5 in {np.mean(ious > 0.5):.1%} of the photos")
+    shares = [(row["xmin"] / row["width"], row["ymin"] / row["height"]) for row in rows]
+    if len(rows) > 4 and np.std(shares, axis=0).max() < 0.005:
+        print("warning: the boxes are all the same: the training failed. Halve LEARNING_RATE.")
 
 
-def print_agreement(rows):
-    """Print, for some thresholds, how many photos agree so well, and how many are correct."""
-    print("agreement   photos   of these correct (IoU above 0.5)")
-    for threshold in (0, 0.5, 0.7, 0.8, 0.9):
-        is_right = [row["iou"] > 0.5 for row in rows if row["agreement"] >= threshold]
-        if is_right:
-            print(f"  >= {threshold:.1f} {len(is_right):10} {np.mean(is_right):11.1%}")
+def print_thresholds(rows, true_count, empty):
+    """Print what each threshold of the confidence keeps, and the average precision as COCO's.
+
+    rows: predictions for photos with true_count objects; empty: confidences where there is none.
+    """
+    rows = sorted(rows, key=lambda row: -row["confidence"])
+    right = np.cumsum([0] + [row.get("iou", 0) > 0.5 for row in rows])  # of the first n rows
+    print("confidence   objects found   boxes correct    F1   boxes where there is no object")
+    for threshold in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99):
+        count = sum(row["confidence"] >= threshold for row in rows)
+        recall, precision = right[count] / true_count, right[count] / max(count, 1)
+        f1 = 2 * right[count] / (count + true_count)
+        passed = np.mean(np.array(empty) >= threshold)
+        print(f"   >= {threshold:.2f} {recall:15.1%} {precision:15.1%} {f1:5.2f} {passed:16.1%}")
+    # The mean over 101 recalls of the highest precision at this recall or above.
+    precision = right[1:] / np.arange(1, len(right))
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(right[1:] / true_count, np.linspace(0, 1, 101))
+    print(f"Average precision at IoU 0.5, of any class: {np.append(highest, 0)[places].mean():.3f}")
 
 
 def print_classes(rows, classes, file):
@@ -125,29 +179,38 @@ def print_classes(rows, classes, file):
     true = [row["true_class_name"] for row in rows]
     predicted = [row["class_name"] for row in rows]
     frequent = max(classes, key=true.count)
-    right = np.mean([row["is_right"] for row in rows])
+    right = np.mean(np.array(true) == np.array(predicted))
     always = true.count(frequent) / len(rows)
     print(f"Accuracy: {right:.1%}. Always predicting {frequent}: {always:.1%}.")
-    print(classification_report(true, predicted, labels=classes, zero_division=0))
-    matrix = confusion_matrix(true, predicted, labels=classes)
-    labels = [name.replace("$", r"\$") for name in classes]  # $ begins a formula
-    display = ConfusionMatrixDisplay(matrix, display_labels=labels)
     figure = Figure(figsize=(4 + len(classes) / 3, 4 + len(classes) / 3), layout="constrained")
-    display.plot(ax=figure.subplots(), xticks_rotation="vertical", colorbar=False)
+    ConfusionMatrixDisplay.from_predictions(
+        true,
+        predicted,
+        labels=classes,
+        xticks_rotation="vertical",
+        colorbar=False,
+        ax=figure.subplots(),
+    )
     figure.savefig(file)
 
 
-def draw_picture(photo, row):
-    """Draw the predicted and the true box into a photo, and write the agreement."""
+def draw_picture(photo, found, true_boxes):
+    """Draw the predicted and the true boxes into a photo, and write classes and confidences."""
     draw = ImageDraw.Draw(photo)
     line_width = max(2, max(photo.size) // 200)
-    label = f"{row['class_name']} {row['probability']:.0%}\nagreement {row['agreement']:.2f}"
-    if "iou" in row:
-        draw.rectangle([row[name] for name in TRUE_CORNERS], outline=GREEN, width=line_width)
-        label += f"\nis {row['true_class_name']}\nIoU {row['iou']:.2f}"
-    draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
-    font = ImageFont.load_default(max(12, min(photo.size) // 16))
-    draw.text((4, 4), label, "white", font, stroke_width=2, stroke_fill="black")
+    font = ImageFont.load_default(max(12, min(photo.size) // 20))
+    for box in true_boxes:
+        draw.rectangle(to_pixels(box, photo), outline=GREEN, width=line_width)
+    for row in found:
+        label = f"{row['class_name']} {row['confidence']:.2f}"
+        if row.get("iou"):
+            label += f"\nis {row['true_class_name']}\nIoU {row['iou']:.2f}"
+        if row["class_name"] == "nothing":
+            label += f" < {THRESHOLD}"
+        else:
+            draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
+        place = (row["xmin"] or 0, row["ymin"] or 0)
+        draw.text(place, label, "white", font, stroke_width=2, stroke_fill="black")
 
 
 def draw_contact_sheet(files, sheet_file):
@@ -183,45 +246,53 @@ def list_photos(names):
 
 
 def main(names=()):
-    """Evaluate the photos of the CSVs, or find the object in the photos that are named."""
+    """Evaluate the photos of the CSVs, or find the objects in the photos that are named."""
     folder = find_run()
     print(f"Evaluating the model in {folder}")
     model = keras.models.load_model(folder / "model.keras", compile=False)
     classes = json.loads((folder / "classes.json").read_text("utf-8-sig"))
-    if names:
-        photos = list_photos(names)
-    else:
-        photos = read_csv(folder / "validation.csv")
-        training = find_objects(model, classes, read_csv(folder / "train.csv"))
-        print_figures("train.csv", [row for _, row in training])
+    starts = list_starts(folder)
+    photos = list_photos(names) if names else read_csv(folder / "validation.csv")
     pictures = folder / "predictions"
-    rows = []
-    for photo, row in find_objects(model, classes, photos):
+    rng = np.random.default_rng(0)
+    rows, candidates, surest, empty = [], [], [], []
+    for row, photo, found in find_objects(model, starts, classes, photos):
         if not rows:  # this photo could be read, so replace the evaluation before
             shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir()
-        draw_picture(photo, row)
-        row["picture"] = f"{row['agreement']:.2f}_{len(rows):05d}_{row['path'].stem}.jpg"
-        photo.save(pictures / row["picture"], quality=95)
-        rows.append(row)
+        if not names:
+            window = to_pixels(draw_empty_window(row["boxes"], rng), photo)
+            empty.append(look(model, photo.crop(window), starts)[1][0])
+        picture = f"{found[0]['confidence']:.2f}_{len(surest):05d}_{row['path'].stem}.jpg"
+        found = [prediction | {"picture": picture} for prediction in found]
+        candidates += found
+        surest.append(found[0])
+        shown = [prediction for prediction in found if prediction["confidence"] >= THRESHOLD]
+        if not shown:
+            columns = ("path", "width", "height", "confidence", "picture")
+            nothing = {name: found[0][name] for name in columns}
+            shown = [nothing | dict.fromkeys(CORNERS) | {"class_name": "nothing"}]
+        draw_picture(photo, shown, row.get("boxes", ()))
+        photo.save(pictures / picture, quality=95)
+        rows += shown
     if not rows:
         sys.exit("None of the photos can be read.")
-    rows.sort(key=lambda row: row["agreement"])  # the doubtful ones first
+    rows.sort(key=lambda row: row["confidence"])  # the doubtful ones first
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer = csv.DictWriter(file, max(candidates, key=len), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     if names:
         for row in rows:
             box = [row[name] for name in CORNERS]
-            label = f"{row['class_name']} {row['probability']:.0%}"
-            print(f"{row['path']}: {label}, box {box}, agreement {row['agreement']:.2f}")
+            print(f"{row['path']}: {row['class_name']} {row['confidence']:.2f}, box {box}")
     else:
-        print_figures("validation.csv", rows)
-        print_agreement(rows)
-        print_classes(rows, classes, folder / "confusion.png")
-        rows.sort(key=lambda row: (row["is_right"], row["iou"]))  # wrong classes first
-    draw_contact_sheet([pictures / row["picture"] for row in rows], folder / "predictions.png")
+        surest = [row for row in surest if "iou" in row]  # there is an object
+        print_figures("validation.csv", surest)
+        print_thresholds(candidates, sum(len(row["boxes"]) for row in photos), empty)
+        print_classes(surest, classes, folder / "confusion.png")
+        surest.sort(key=lambda row: (row["class_name"] == row["true_class_name"], row["iou"]))
+    draw_contact_sheet([pictures / row["picture"] for row in surest], folder / "predictions.png")
     print(f"Boxes and pictures: predictions* in {folder}")
 
 

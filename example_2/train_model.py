@@ -1,10 +1,11 @@
-"""Example 2: train MobileNetV2 to predict the box of the one object in a photo, and its class.
+"""Example 2: train MobileNetV2 to predict the box of an object in a photo, its class, or nothing.
 
     python example_2/train_model.py    # after generate_dataset.py, before evaluate_performance.py
 
 The network of example 1 with a second head, which reads the same feature map: "coords" is the box,
-as there, and "classes" a probability for each class. The loss is a weighted sum of the box's loss
-and the class's, the focal loss FL, in which predictions already right and confident count little:
+as there, and "classes" a probability for each class. The last class is "nothing": a share of the
+training windows shows no object, and their boxes do not count. The loss is a weighted sum of the
+box's loss and the class's, the focal loss FL, in which predictions already right count little:
 
     loss = BOX_WEIGHT * (1 - GIoU + L1, as in example 1) + CLASS_WEIGHT * FL
     FL = -(1 - p)^2 * log(p), where p is the probability of the true class
@@ -31,18 +32,18 @@ RUNS = Path(__file__).resolve().parent / "runs"
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-WEIGHTS = "imagenet"  # downloaded into ~/.keras/models; or the path of a .weights.h5 file
+WEIGHTS = "imagenet"  # or a model.keras to start from, such as "example_1/runs/.../model.keras"
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # the first layers keep their weights; 54: up to block 5 of 16; 154: all
-EPOCHS = 15  # more take longer and find better boxes
+EPOCHS = 18  # more take longer and find better boxes
 WINDOWS_PER_EPOCH = 1000  # up to 200 photos; above, multiplied by sqrt(photos / 200)
 BATCH_SIZE = 8
 LEARNING_RATE = 5e-4  # peak: warm-up, then cosine decay; half of example 1's
 KEPT_SIZE = 448  # longest side of a photo in memory: more helps with small objects
 RESUME = None  # or "2026-11-29_14-03-05": continue this run after its last complete epoch
 SEED = 0
-CLASSES = 2  # the first name and all others as one; 3: two names, and the others; None: each
+NOTHING = 0.15  # share of the training windows that show no object
 BOX_WEIGHT = 1.0  # how much the box counts in the loss
 CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
@@ -52,33 +53,25 @@ CLASS_WEIGHT = 1.0  # how much the class counts in the loss
 
 # A box is xmin, ymin, xmax and ymax (4,), as shares of the sides of the photo or window it is in.
 def read_csv(file):
-    """Return a CSV's rows, with the photo's "path", its "size" in pixels and the "box" in it."""
+    """Return a CSV's photos: "path", "size" in pixels, "boxes" (n, 4) and their "class_names"."""
+    photos = {}
     with open(file, newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv.DictReader(lines))
-    for line, row in enumerate(rows, start=2):
-        corners = np.array([row["xmin"], row["ymin"], row["xmax"], row["ymax"]], float)
-        size = np.array([row["width"], row["height"]], float)
-        box = corners / np.tile(size, 2)
-        if not ((box >= 0) & (box <= 1)).all() or (corners[2:] - corners[:2]).min() < 1:
-            sys.exit(f"{file.name}, line {line}: not a box inside the photo, in pixels.")
-        row["path"], row["size"], row["box"] = ROOT / row["path"], size, box
-    return rows
-
-
-def list_classes(rows):
-    """Return the names of the classes; the last may stand for all others."""
-    names = sorted({row["class_name"] for row in rows})
-    count = CLASSES or len(names)
-    if count < len(names):
-        names[count - 1 :] = [f"{len(names) - count + 1} others"]
-    return names
-
-
-def to_one_hot(rows, classes):
-    """Return a 1 in the column of each row's class, else 0: (rows, len(classes))."""
-    numbers = {name: number for number, name in enumerate(classes)}
-    of_rows = [numbers.get(row["class_name"], len(classes) - 1) for row in rows]  # else: others
-    return np.eye(len(classes), dtype="float32")[of_rows]
+        for line, row in enumerate(csv.DictReader(lines), start=2):
+            size = np.array([row["width"], row["height"]], float)
+            photo = {"path": ROOT / row["path"], "size": size, "boxes": [], "class_names": []}
+            photo = photos.setdefault(row["path"], photo)
+            corners = [row["xmin"], row["ymin"], row["xmax"], row["ymax"]]
+            if corners == [""] * 4:  # a photo without an object
+                continue
+            corners = np.array(corners, float)
+            box = corners / np.tile(size, 2)
+            if not ((box >= 0) & (box <= 1)).all() or (corners[2:] - corners[:2]).min() < 1:
+                sys.exit(f"{file.name}, line {line}: not a box inside the photo, in pixels.")
+            photo["boxes"].append(box)
+            photo["class_names"].append(row["class_name"])
+    for photo in photos.values():
+        photo["boxes"] = np.reshape(photo["boxes"], (-1, 4))
+    return list(photos.values())
 
 
 def load_photo(path, longest_side=100_000, size=None):
@@ -116,12 +109,12 @@ def cut_window(photo, window, image_size):
 
 def photo_to_window(boxes, window):
     """Turn boxes (..., 4) from shares of the photo's sides into those of a window's (4,)."""
-    return (boxes - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2)
+    return (boxes - np.tile(window[..., :2], 2)) / np.tile(window[..., 2:] - window[..., :2], 2)
 
 
 def window_to_photo(boxes, window):
     """Turn boxes (..., 4) from shares of a window's sides into those of the photo's."""
-    return boxes * np.tile(window[2:] - window[:2], 2) + np.tile(window[:2], 2)
+    return boxes * np.tile(window[..., 2:] - window[..., :2], 2) + np.tile(window[..., :2], 2)
 
 
 def draw_window(box, rng):
@@ -138,29 +131,50 @@ def draw_window(box, rng):
     return np.concatenate([start, start + side])
 
 
-def augment(photo, box, rng):
-    """Return a window of a photo, mirrored and recoloured at random, and the box (4,) in it."""
-    window = draw_window(box, rng)
-    photo, box = cut_window(photo, window, IMAGE_SIZE), photo_to_window(box, window)
+def augment(picture, box, rng):
+    """Return a window's picture, mirrored and recoloured at random, and the box (4,) in it."""
     if rng.uniform() < 0.5:
-        photo = ImageOps.mirror(photo)
-        box[[0, 2]] = 1 - box[[2, 0]]
+        picture = ImageOps.mirror(picture)
+        box = np.array([1 - box[2], box[1], 1 - box[0], box[3]])
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhancer(photo).enhance(rng.uniform(0.5, 1.5))
-    return photo, box
+        picture = enhancer(picture).enhance(rng.uniform(0.5, 1.5))
+    return picture, box
+
+
+def draw_empty_window(boxes, rng):
+    """Return a random window (4,) with less than a quarter of each of the boxes (n, 4) in it."""
+    side = 0.1 ** rng.uniform(0, 1) * rng.uniform(0.85, 1.15, 2)  # a tenth of the photo's to all
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    while True:
+        side = np.minimum(0.95 * side, 1)  # smaller with each try, so that it ends
+        start = (1 - side) * rng.uniform(0, 1, 2)
+        window = np.concatenate([start, start + side])
+        shared = np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])
+        if (np.prod(shared.clip(0), axis=1) < areas / 4).all():
+            return window
+
+
+def find_target(row, window):
+    """Return the box (4,) and the class of the largest object in a window; or zeros and None."""
+    boxes = photo_to_window(row["boxes"], window)
+    for box, name in zip(boxes, row["class_names"]):  # the largest first
+        if (np.abs(box - 0.5) < 0.5 + 1e-6).all():
+            return box, name
+    return np.zeros(4), None
 
 
 class PhotoDataset(keras.utils.PyDataset):
-    """Batches of windows as in example 1, of boxes (batch, 4) and classes (batch, classes).
+    """Batches of windows as in example 1, of boxes (batch, 4), classes and weights of the boxes.
 
-    In training they are random, but the same for the same SEED and `epoch`, in whatever order
-    Keras's threads ask for them. In validation they are the whole photos, each once.
+    Of classes (batch, len(classes) + 1) the last is "nothing"; its box is zeros with the weight 0.
+    In training the windows are random, but the same for the same SEED and `epoch`, in whatever
+    order Keras's threads ask for them. In validation they are the whole photos, each once.
     """
 
     def __init__(self, rows, classes, training=False):
         super().__init__(workers=2)
-        self.rows, self.training, self.epoch = rows, training, 0
-        self.classes = to_one_hot(rows, classes)
+        self.rows, self.classes = rows, [*classes, None]
+        self.training, self.epoch = training, 0
         progress = tqdm(rows, "reading photos", leave=False)
         self.photos = [load_photo(row["path"], KEPT_SIZE, row["size"]) for row in progress]
 
@@ -170,23 +184,36 @@ class PhotoDataset(keras.utils.PyDataset):
             windows = WINDOWS_PER_EPOCH * max(1, math.sqrt(len(self.rows) / 200))
         return math.ceil(windows / BATCH_SIZE)
 
+    def draw_example(self, rng):
+        """Return a photo's number and a window of it: without an object, or of a random class."""
+        if rng.uniform() < NOTHING:
+            i = rng.integers(len(self.rows))
+            return i, draw_empty_window(self.rows[i]["boxes"], rng)
+        name = rng.choice(self.classes[:-1])  # rare classes as often as others
+        i = rng.choice([i for i, row in enumerate(self.rows) if name in row["class_names"]])
+        is_named = np.array(self.rows[i]["class_names"]) == name
+        return i, draw_window(rng.choice(self.rows[i]["boxes"][is_named]), rng)
+
     def __getitem__(self, index):
         rng = np.random.default_rng((SEED, self.epoch, index))
         if self.training:
-            chosen = rng.integers(len(self.rows), size=BATCH_SIZE)
+            chosen = [self.draw_example(rng) for _ in range(BATCH_SIZE)]
         else:  # the next photos; the last batch may be smaller
-            chosen = range(len(self.rows))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        windows, boxes = [], []
-        for i in chosen:
-            photo, box = self.photos[i], self.rows[i]["box"]
+            numbers = range(len(self.rows))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+            chosen = [(i, WHOLE_PHOTO) for i in numbers]
+        windows, boxes, classes = [], [], []
+        for i, window in chosen:
+            picture = cut_window(self.photos[i], window, IMAGE_SIZE)
+            box, name = find_target(self.rows[i], window)
             if self.training:
-                window, box = augment(photo, box, rng)
-            else:
-                window = cut_window(photo, WHOLE_PHOTO, IMAGE_SIZE)
-            windows.append(window)
+                picture, box = augment(picture, box, rng)
+            windows.append(picture)
             boxes.append(box)
+            classes.append(self.classes.index(name))
         boxes = np.stack(boxes).astype("float32")
-        return np.stack(windows), {"coords": boxes, "classes": self.classes[chosen]}
+        classes = np.eye(len(self.classes), dtype="float32")[classes]
+        weights = {"coords": 1 - classes[:, -1], "classes": np.ones(len(classes))}
+        return np.stack(windows), {"coords": boxes, "classes": classes}, weights
 
     def start_epoch(self, epoch, logs=None):
         self.epoch = epoch
@@ -208,7 +235,7 @@ def create_model(class_count):
     """Return MobileNetV2 (M. Sandler et al., CVPR 2018) with two heads in place of its top.
 
     Input: (batch, IMAGE_SIZE, IMAGE_SIZE, 3), RGB from 0 to 255. Outputs: "coords", (batch, 4), a
-    box, and "classes", (batch, class_count), probabilities.
+    box, and "classes", (batch, class_count + 1), probabilities; the last is "nothing".
     """
     windows = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="windows")
     backbone = MobileNetV2(
@@ -216,7 +243,7 @@ def create_model(class_count):
         input_shape=windows.shape[1:],  # selects the file of weights
         alpha=ALPHA,
         include_top=False,
-        weights=WEIGHTS,
+        weights="imagenet" if WEIGHTS == "imagenet" else None,
     )
     for index, layer in enumerate(backbone.layers):
         # Frozen, batch norm runs in inference mode in training too: with ImageNet's averages.
@@ -231,7 +258,7 @@ def create_model(class_count):
     box = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
     coords = layers.Reshape((4,), name="coords")(box)
     pooled = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(features))
-    classes = layers.Dense(class_count, activation="softmax", name="classes")(pooled)
+    classes = layers.Dense(class_count + 1, activation="softmax", name="classes")(pooled)
     return keras.Model(windows, {"coords": coords, "classes": classes})
 
 
@@ -293,27 +320,27 @@ def main():
         shutil.copy(ROOT / VALIDATION_CSV, folder / "validation.csv")
     print(f"Writing into {folder.relative_to(ROOT)}. To continue it: RESUME = {folder.name!r}")
     rows, validation_rows = read_csv(folder / "train.csv"), read_csv(folder / "validation.csv")
-    unknown = {row["class_name"] for row in validation_rows} - {row["class_name"] for row in rows}
-    if unknown:
-        sys.exit(f"{VALIDATION_CSV} has classes that are not in {TRAIN_CSV}: {sorted(unknown)}")
-    classes = list_classes(rows)
+    classes = sorted({name for row in rows for name in row["class_names"]})
     (folder / "classes.json").write_text(json.dumps(classes))
     training = PhotoDataset(rows, classes, training=True)
     validation = PhotoDataset(validation_rows, classes)
-    windows, targets = training[0]
+    windows, targets, _ = training[0]
     draw_batch(windows, targets["coords"], folder / "batch.jpg")
     model = create_model(len(classes))
+    if WEIGHTS != "imagenet":
+        model.load_weights(ROOT / WEIGHTS, skip_mismatch=True)  # other layers stay new
     # Warm-up: large steps while the head is still random would destroy the backbone's weights.
     steps = EPOCHS * len(training)
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0, warmup_target=LEARNING_RATE, warmup_steps=steps // 4, decay_steps=steps - steps // 4
     )
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
+    # Clipped: with few photos of a class, single large steps have made all predictions the same.
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01, global_clipnorm=1)
     model.compile(
         optimizer,
         loss={"coords": box_loss, "classes": focal_loss},
         loss_weights={"coords": BOX_WEIGHT, "classes": CLASS_WEIGHT},
-        metrics={"coords": [iou], "classes": ["accuracy"]},
+        weighted_metrics={"coords": [iou], "classes": ["accuracy"]},
     )
     if RESUME:
         optimizer.build(model.trainable_variables)
@@ -358,7 +385,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("train_model.py: interrupted")
-    except Exception as error:  # one line if a file, a photo or a download fails
-        if isinstance(error, OSError) or "URL fetch failure" in str(error):
-            sys.exit(f"train_model.py: {error}")
-        raise
+    except OSError as error:  # a file or a photo
+        sys.exit(f"train_model.py: {error}")

@@ -33,7 +33,7 @@ RUNS = Path(__file__).resolve().parent / "runs"
 
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-WEIGHTS = "imagenet"  # downloaded into ~/.keras/models; or the path of a .weights.h5 file
+WEIGHTS = "imagenet"  # or a model.keras to start from, such as "example_1/runs/.../model.keras"
 ALPHA = 1.0  # width of the network: 0.35, 0.5, 0.75, 1.0; with 224 pixels also 1.3 or 1.4
 IMAGE_SIZE = 224  # 96, 128, 160, 192 or 224 pixels
 FROZEN_LAYERS = 54  # the first layers keep their weights; 54: up to block 5 of 16; 154: all
@@ -52,17 +52,19 @@ CELLS = IMAGE_SIZE // 8  # cells per side; or IMAGE_SIZE // 32, // 16 or // 4
 
 # A box is xmin, ymin, xmax and ymax (4,), as shares of the sides of the photo or window it is in.
 def read_csv(file):
-    """Return a CSV's rows, with the photo's "path", its "size" in pixels and the "box" in it."""
+    """Return a CSV's photos: "path", "size" in pixels and "box", the first one: the largest."""
+    photos = {}
     with open(file, newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv.DictReader(lines))
-    for line, row in enumerate(rows, start=2):
-        corners = np.array([row["xmin"], row["ymin"], row["xmax"], row["ymax"]], float)
-        size = np.array([row["width"], row["height"]], float)
-        box = corners / np.tile(size, 2)
-        if not ((box >= 0) & (box <= 1)).all() or (corners[2:] - corners[:2]).min() < 1:
-            sys.exit(f"{file.name}, line {line}: not a box inside the photo, in pixels.")
-        row["path"], row["size"], row["box"] = ROOT / row["path"], size, box
-    return rows
+        for line, row in enumerate(csv.DictReader(lines), start=2):
+            if row["path"] in photos or not row["xmin"]:
+                continue  # a smaller object, or a photo without an object: example 2 learns these
+            corners = np.array([row["xmin"], row["ymin"], row["xmax"], row["ymax"]], float)
+            size = np.array([row["width"], row["height"]], float)
+            box = corners / np.tile(size, 2)
+            if not ((box >= 0) & (box <= 1)).all() or (corners[2:] - corners[:2]).min() < 1:
+                sys.exit(f"{file.name}, line {line}: not a box inside the photo, in pixels.")
+            photos[row["path"]] = {"path": ROOT / row["path"], "size": size, "box": box}
+    return list(photos.values())
 
 
 def load_photo(path, longest_side=100_000, size=None):
@@ -100,12 +102,12 @@ def cut_window(photo, window, image_size):
 
 def photo_to_window(boxes, window):
     """Turn boxes (..., 4) from shares of the photo's sides into those of a window's (4,)."""
-    return (boxes - np.tile(window[:2], 2)) / np.tile(window[2:] - window[:2], 2)
+    return (boxes - np.tile(window[..., :2], 2)) / np.tile(window[..., 2:] - window[..., :2], 2)
 
 
 def window_to_photo(boxes, window):
     """Turn boxes (..., 4) from shares of a window's sides into those of the photo's."""
-    return boxes * np.tile(window[2:] - window[:2], 2) + np.tile(window[:2], 2)
+    return boxes * np.tile(window[..., 2:] - window[..., :2], 2) + np.tile(window[..., :2], 2)
 
 
 def draw_window(box, rng):
@@ -122,16 +124,14 @@ def draw_window(box, rng):
     return np.concatenate([start, start + side])
 
 
-def augment(photo, box, rng):
-    """Return a window of a photo, mirrored and recoloured at random, and the box (4,) in it."""
-    window = draw_window(box, rng)
-    photo, box = cut_window(photo, window, IMAGE_SIZE), photo_to_window(box, window)
+def augment(picture, box, rng):
+    """Return a window's picture, mirrored and recoloured at random, and the box (4,) in it."""
     if rng.uniform() < 0.5:
-        photo = ImageOps.mirror(photo)
-        box[[0, 2]] = 1 - box[[2, 0]]
+        picture = ImageOps.mirror(picture)
+        box = np.array([1 - box[2], box[1], 1 - box[0], box[3]])
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = enhancer(photo).enhance(rng.uniform(0.5, 1.5))
-    return photo, box
+        picture = enhancer(picture).enhance(rng.uniform(0.5, 1.5))
+    return picture, box
 
 
 def to_grid(boxes, cells):
@@ -172,12 +172,12 @@ class PhotoDataset(keras.utils.PyDataset):
             chosen = range(len(self.rows))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         windows, boxes = [], []
         for i in chosen:
-            photo, box = self.photos[i], self.rows[i]["box"]
+            window = draw_window(self.rows[i]["box"], rng) if self.training else WHOLE_PHOTO
+            picture = cut_window(self.photos[i], window, IMAGE_SIZE)
+            box = photo_to_window(self.rows[i]["box"], window)
             if self.training:
-                window, box = augment(photo, box, rng)
-            else:
-                window = cut_window(photo, WHOLE_PHOTO, IMAGE_SIZE)
-            windows.append(window)
+                picture, box = augment(picture, box, rng)
+            windows.append(picture)
             boxes.append(box)
         return np.stack(windows), to_grid(np.stack(boxes), CELLS)
 
@@ -207,7 +207,7 @@ def create_model():
         input_shape=windows.shape[1:],  # selects the file of weights
         alpha=ALPHA,
         include_top=False,
-        weights=WEIGHTS,
+        weights="imagenet" if WEIGHTS == "imagenet" else None,
     )
     for index, layer in enumerate(backbone.layers):
         # Frozen, batch norm runs in inference mode in training too: with ImageNet's averages.
@@ -263,6 +263,8 @@ def main():
     validation = PhotoDataset(read_csv(folder / "validation.csv"))
     draw_batch(*training[0], folder / "batch.jpg")
     model = create_model()
+    if WEIGHTS != "imagenet":
+        model.load_weights(ROOT / WEIGHTS, skip_mismatch=True)  # other layers stay new
     # Warm-up: large steps while the head is still random would destroy the backbone's weights.
     steps = EPOCHS * len(training)
     learning_rate = keras.optimizers.schedules.CosineDecay(
@@ -313,7 +315,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("train_model.py: interrupted")
-    except Exception as error:  # one line if a file, a photo or a download fails
-        if isinstance(error, OSError) or "URL fetch failure" in str(error):
-            sys.exit(f"train_model.py: {error}")
-        raise
+    except OSError as error:  # a file or a photo
+        sys.exit(f"train_model.py: {error}")

@@ -99,6 +99,7 @@ def test_boxes_of_a_csv_are_shares_and_a_row_whose_box_is_not_in_its_photo_is_na
     """Else such a box would be learned. The fifth of the wrong ones is in shares."""
     file = project / "train.csv"
     rows = f"a.jpg,600,400,333,72,425,158,cat,0\n{project}/b.jpg,96,96,0,0,96,96,cat,0\n"
+    rows += "a.jpg,600,400,1,1,9,9,a smaller cat,0\nc.jpg,96,96,,,,,,\n"  # no object
     file.write_text(f"{COLUMNS}\n{rows}", encoding="utf-8-sig")  # as Excel
     read = train_model.read_csv(file)
     assert [row["path"] for row in read] == [project / "a.jpg", project / "b.jpg"]
@@ -107,8 +108,8 @@ def test_boxes_of_a_csv_are_shares_and_a_row_whose_box_is_not_in_its_photo_is_na
     np.testing.assert_array_equal([row["size"] for row in read], [[600, 400], [96, 96]])
     wrong = "60,1,50,50 1,1,150,50 -1,1,50,50 1,1,50,100.5 0.1,0.2,0.5,0.9 nan,1,50,50 1,1,50"
     for corners in wrong.split():
-        file.write_text(f"{COLUMNS}\n{rows}a.jpg,100,100,{corners}")
-        assert message_of(lambda: train_model.read_csv(file)).startswith("train.csv, line 4: ")
+        file.write_text(f"{COLUMNS}\n{rows}d.jpg,100,100,{corners}")
+        assert message_of(lambda: train_model.read_csv(file)).startswith("train.csv, line 6: ")
 
 
 def test_photos_are_upright_rgb_and_as_large_as_asked_for(project, train_model):
@@ -220,7 +221,9 @@ def test_augmentation_mirrors_and_recolours_and_the_box_goes_where_the_object_go
         photo = draw_photo((300, 200), (left, top, right, bottom))
         photo.paste("black", (left, top, left + 5, bottom))
         box = np.array([left, top, right, bottom]) / np.tile(photo.size, 2)
-        changed, box = train_model.augment(photo, box, rng)
+        window = train_model.draw_window(box, rng)
+        picture = train_model.cut_window(photo, window, 96)
+        changed, box = train_model.augment(picture, train_model.photo_to_window(box, window), rng)
         pixels = np.asarray(changed).astype(int).sum(axis=2)
         assert changed.size == (96, 96)
         found, expected = extent_of(pixels >= 0.1 * pixels.min() + 0.9 * pixels.max()), 96 * box
@@ -230,8 +233,8 @@ def test_augmentation_mirrors_and_recolours_and_the_box_goes_where_the_object_go
         np.testing.assert_allclose(found, expected, atol=2.5)
         mirrored += is_mirrored
     assert 110 < mirrored < 190
-    photo, box = draw_photo((300, 200), (0, 0, 150, 200), (60, 90, 150)), train_model.WHOLE_PHOTO
-    pictures = [np.asarray(train_model.augment(photo, box, rng)[0], int) for _ in range(100)]
+    picture, box = draw_photo((96, 96), (0, 0, 48, 96), (60, 90, 150)), train_model.WHOLE_PHOTO
+    pictures = [np.asarray(train_model.augment(picture, box, rng)[0], int) for _ in range(100)]
     middles = [picture[40, (30, 66)] for picture in pictures]
     assert np.ptp([picture.mean() for picture in pictures]) > 60, "brightness"
     assert np.ptp([np.ptp(middle.mean(axis=1)) for middle in middles]) > 20, "contrast"
@@ -241,7 +244,8 @@ def test_augmentation_mirrors_and_recolours_and_the_box_goes_where_the_object_go
 @EXAMPLES
 def test_batches_depend_on_nothing_but_seed_and_epoch(csvs, train_model, example):
     rows = train_model.read_csv(csvs / "train.csv")
-    classes = [train_model.list_classes(rows)] if example == "example_2" else []
+    names = ["Amber_Cat", "grey_cat", "spotless_beagle"]
+    classes = [names] if example == "example_2" else []
     train_model.BATCH_SIZE, train_model.WINDOWS_PER_EPOCH = 5, 40
 
     def read_epoch(epoch, order=1, training=True, count=24):
@@ -267,9 +271,12 @@ def test_batches_depend_on_nothing_but_seed_and_epoch(csvs, train_model, example
         photo = train_model.load_photo(row["path"], train_model.KEPT_SIZE)
         seen = train_model.cut_window(photo, train_model.WHOLE_PHOTO, 96)
         np.testing.assert_array_equal(window, seen)
-    expected = [np.stack([row["box"] for row in rows[:13]])]
-    if example == "example_2":
-        expected.insert(0, train_model.to_one_hot(rows[:13], *classes))  # in order of the names
+    if example == "example_2":  # in order of the names: classes and coords, of both the weights
+        classes = [names.index(row["class_names"][0]) for row in rows[:13]]
+        boxes = np.concatenate([row["boxes"] for row in rows[:13]])
+        expected = [np.eye(4)[classes], boxes, np.ones(13), np.ones(13)]
+    else:
+        expected = [np.stack([row["box"] for row in rows[:13]])]
     if example == "example_3":
         expected = [train_model.to_grid(expected[0], train_model.CELLS)]
     for found, of_csv in zip(targets, expected, strict=True):
@@ -310,13 +317,14 @@ def test_which_layers_train(train_model, example):
     assert any(layer.trainable and layer.weights for layer in of_backbone)
 
 
-def test_weights_may_be_a_file_and_154_frozen_layers_are_all(project, train_model):
-    file = str(project / "mine.weights.h5")
+def test_154_frozen_layers_are_all_of_the_backbone(project, train_model):
+    """And its weights in a .keras file are found, by whatever name, as `WEIGHTS` loads them."""
     backbone = MobileNetV2((96, 96, 3), alpha=0.35, include_top=False, weights=None)
-    backbone.save_weights(file)
-    train_model.MobileNetV2, train_model.WEIGHTS = MobileNetV2, file
+    backbone.save(project / "mine.keras")
+    train_model.MobileNetV2, train_model.WEIGHTS = MobileNetV2, "mine.keras"
     train_model.FROZEN_LAYERS = 154
     model = train_model.create_model()
+    model.load_weights(project / "mine.keras", skip_mismatch=True)
     assert model.output_shape == (None, 4)
     assert len(backbone.layers) == 154 and len(model.trainable_weights) == 2, "the head's"
     first = model.get_layer("Conv1")
@@ -439,7 +447,8 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
         truth[f"{index}.jpg"] = corners * (1.4 if index == 1 else 1)
         row = [f"{mine.name}/{index}.jpg", *size, *truth[f"{index}.jpg"], "cat", 0]
         lines.append(",".join(map(str, row)))
-    lines.append(lines[1].replace("600,400", "600,600"))  # another photo, in place of this one
+    photo.save(mine / "4.jpg")
+    lines.append(lines[1].replace("0.jpg,600,400", "4.jpg,600,600"))  # another photo than this one
     (project / "validation.csv").write_text("\n".join(lines))
     (project / "train.csv").write_text("\n".join(lines[:2]))
     run = make_run(train_model)
@@ -447,7 +456,7 @@ def test_predictions_are_in_pixels_of_the_upright_photo(
     rows, captured = read_numbers(run), capsys.readouterr()
     check_printed(captured.out, rows)
     assert "train.csv: 1 photos, IoU 0.9" in captured.out and len(rows) == 4
-    assert "0.jpg is not in proportion to the CSV's size" in captured.err
+    assert "4.jpg is not in proportion to the CSV's size" in captured.err
     assert Path(rows[0]["path"]).name == "3.jpg" and rows[0]["agreement"] < 0.8 < 0.9
     assert min(row["agreement"] for row in rows[1:]) > 0.9
     for row in rows:
@@ -501,11 +510,15 @@ def test_named_photos_and_folders_of_photos(
 
 
 BOXES = np.tile([0.1, 0.2, 0.5, 0.8], (3, 1))
-OF_CLASS, OF_TRUE_CLASS = "class_name,probability,", "true_class_name,is_right,"
+FIRST, TRUTH = "first_iou,", "true_xmin,true_ymin,true_xmax,true_ymax,"
 ANSWERS = {  # of `look`, and the columns that it adds
-    "example_1": ((BOXES, 0.5), "", ""),
-    "example_2": ((BOXES, 0.5, np.eye(3)[0]), OF_CLASS, OF_TRUE_CLASS),
-    "example_3": ((np.zeros((12, 12)), [(BOXES, 0.5)]), "", "dice,"),
+    "example_1": ((BOXES, 0.5), "agreement,", f"{TRUTH}{FIRST}"),
+    "example_2": (
+        (BOXES, np.array([0.9, 0.8, 0.2]), np.eye(3)),
+        "confidence,class_name,probability,",
+        "true_class_name,",
+    ),
+    "example_3": ((np.zeros((12, 12)), [(BOXES, 0.5)]), "agreement,", f"{TRUTH}{FIRST}dice,"),
 }
 
 
@@ -516,12 +529,11 @@ def test_the_columns_of_predictions_csv(
     """Users' programs read them by these names, as those of the other examples."""
     answer, of_found, of_true = ANSWERS[example]
     monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
-    monkeypatch.setattr(evaluate_performance, "look", lambda model, photo: answer)
+    monkeypatch.setattr(evaluate_performance, "look", lambda *_: answer)
     run = make_run(train_model)
     (run / "classes.json").write_text('["Amber_Cat", "grey_cat", "spotless_beagle"]')
-    start = f"path,width,height,{','.join(CORNERS)},agreement,{of_found}"
-    truth = f"true_xmin,true_ymin,true_xmax,true_ymax,{of_true}first_iou,iou,"
-    for names, columns in (([], start + truth), ([str(csvs / "images")], start)):
+    start = f"path,width,height,{','.join(CORNERS)},{of_found}"
+    for names, columns in (([], f"{start}{of_true}iou,"), ([str(csvs / "images")], start)):
         evaluate_performance.main(names)
         header = (run / "predictions.csv").read_text().splitlines()[0]
         assert sorted(header.split(",")) == sorted(f"{columns}picture".split(","))

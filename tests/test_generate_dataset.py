@@ -148,7 +148,6 @@ def test_every_xml_becomes_a_row_or_a_reason_and_other_files_do_not(few_pets):
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [
-        ("<object>.*</object>", "", "no <object>"),
         ("<xmin>10<", "<xmin>ten<", "could not convert string to float"),
         ("<bndbox>.*</bndbox>", "<polygon><x1>10</x1></polygon>", "a polygon perhaps"),
         ("<xmin>10<", "<xmin>71<", "the box is inverted or within a pixel"),
@@ -167,12 +166,41 @@ def test_reason_in_xml(project, generate_dataset, capsys, pattern, text, expecte
 
 
 @pytest.mark.parametrize("bad", [(0, 0, 103, 80), (5, 5, 5, 5), ("", 1, 2, 3)])
-def test_the_largest_box_is_taken_and_a_bad_one_left_out(project, generate_dataset, capsys, bad):
-    add_pet(project, boxes=[bad, (0, 0, 10, 10), BOX, (50, 50, 60, 60)])
-    assert read_row(generate_dataset)[3:7] == BOX
+def test_each_object_is_a_row_the_largest_first_and_a_bad_one_left_out(
+    few_pets, generate_dataset, capsys, bad
+):
+    boxes = [(0, 0, 10, 10), BOX, (50, 50, 70, 60)]
+    add_pet(few_pets, boxes=[bad, *boxes])
+    generate_dataset.main()
     printed = capsys.readouterr().out
     assert "       1  objects left out: " in printed
     assert "       1  photos with several objects" in printed
+    counts = re.search(r" objects  training  validation  class\n +(\d+) +(\d+) +(\d+)", printed)
+    assert int(counts[1]) == int(counts[2]) + int(counts[3]) == 2 + 3, "of Amber cats"
+    sides = [[row for row in rows if "Cat_9" in row["path"]] for rows in read_csvs(few_pets)]
+    found = max(sides, key=len)
+    assert [] in sides, "all of a photo are on one side"
+    corners = [[float(row[name]) for name in generate_dataset.CORNERS] for row in found]
+    assert np.array_equal(corners, [boxes[1], boxes[2], boxes[0]])
+
+
+def test_photos_without_an_object_have_a_row_without_a_box(few_pets, generate_dataset, capsys):
+    """From an XML without objects, and from a folder of photos; the pets stay as they are."""
+    rows = make_rows(generate_dataset)
+    (few_pets / "empty").mkdir()
+    for index in range(5):
+        add_pet(few_pets, f"xml_{index}", boxes=[])
+        draw_box().save(few_pets / f"empty/{index}.jpg")
+    generate_dataset.EMPTY_FOLDER = "empty"
+    found = make_rows(generate_dataset)
+    assert "      10  photos with no object" in capsys.readouterr().out
+    empty = {path: list(found.pop(path).values())[1:] for path in {*found} - {*rows}}
+    assert {*empty} >= {"images/xml_0.jpg", "empty/0.jpg"} and len(empty) == 10
+    assert all(row == ["100", "80", "", "", "", "", "", ""] for row in empty.values())
+    assert {path: row["class_id"] for path, row in found.items()} == {
+        path: row["class_id"] for path, row in rows.items()
+    }
+    assert sum(row["class_name"] == "" for row in read_csvs(few_pets)[1]) == 3, "as stratified"
 
 
 def test_largest_of_the_classes_kept(project, generate_dataset):
@@ -202,7 +230,7 @@ def test_photos_that_are_refused(project, generate_dataset, capsys, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
         draw_box().save(photo)
-        assert reason(generate_dataset, capsys) == "the photo has more than 178 megapixels"
+        assert reason(generate_dataset, capsys) == "the photo cannot be read"
     photo.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     for file in (photo, photo.with_suffix(".HEIC")):
         photo.rename(file)
@@ -243,7 +271,7 @@ def test_turned_photos(project, generate_dataset, capsys, file_format, orientati
         (0.8, {"cat": 1, "dog": 10}, {"dog": 2}),
     ],
 )
-def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, validation_counts):
+def test_each_class_is_on_both_sides(generate_dataset, ratio, counts, validation_counts):
     generate_dataset.SPLIT_RATIO = ratio
     names = [name for name, count in counts.items() for _ in range(count)]
     rows = [generate_dataset.Row(str(i), *SIZE, *BOX, name) for i, name in enumerate(names)]
@@ -251,7 +279,14 @@ def test_each_class_is_on_both_sides(generate_dataset, capsys, ratio, counts, va
     assert sorted(training + validation) == sorted(rows)
     assert {row.class_name for row in training} == set(counts)
     assert Counter(row.class_name for row in validation) == validation_counts
-    assert ("class cat is" in capsys.readouterr().err) == (counts["cat"] == 1)
+
+
+def test_a_class_that_is_only_validated_is_left_out_and_told(few_pets, generate_dataset, capsys):
+    generate_dataset.SPLIT_FROM_FOLDERS = True
+    for place in ("train/Amber_Cat_8", "valid/Amber_Cat_9", "valid/fox_1"):
+        add_pet(few_pets, place)
+    assert len(make_rows(generate_dataset)) == 2
+    assert "warning: class fox is only in training or only in val" in capsys.readouterr().err
 
 
 def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
@@ -357,10 +392,12 @@ def test_boxes_follow_the_picture(project, generate_dataset, kind):
     add_pet(project, format=file_format, **options)
     row = read_row(generate_dataset)
     assert row[1:7] == (*SIZE, *BOX)
-    generate_dataset.AUGMENTATION_PER_IMAGE = 20
-    copies = generate_dataset.augment_photos([row, row], project)
+    generate_dataset.AUGMENTATION_PER_IMAGE = 40
+    small = row._replace(xmin=20, ymin=30, xmax=22, ymax=32)  # within, and often too small a pixel
+    copies = generate_dataset.augment_photos([row, small])
+    copies = [copy for copy in copies if copy.ymax - copy.ymin > 20]
     for copy in copies:
-        with Image.open(project / Path(copy.path).name) as image:
+        with Image.open(project / copy.path) as image:
             ys, xs = np.nonzero(np.asarray(image).max(axis=2) > 127)
         extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         assert np.abs(np.subtract(copy[3:7], extent)).max() <= 4, copy

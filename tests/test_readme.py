@@ -43,7 +43,7 @@ LEAVES = {
     "python example_1/recipes/film.py film.mp4": f"{RUN}found.mp4 {RUN}found.csv",
 }
 SHORT = {"EPOCHS": 1, "WINDOWS_PER_EPOCH": 16, "IMAGE_SIZE": 96, "ALPHA": 0.35}
-SHORT |= {"WEIGHTS": "random.weights.h5"}
+SHORT |= {"WEIGHTS": "random.keras"}
 FRAMES = 5  # of the film
 
 
@@ -66,7 +66,7 @@ def prepare(folder):
     labels.as_coco(annotations_path=mine / "labels.json")
     set_constants(folder, SHORT)
     options = {"alpha": SHORT["ALPHA"], "include_top": False, "weights": None}
-    keras.applications.MobileNetV2((96, 96, 3), **options).save_weights(folder / SHORT["WEIGHTS"])
+    keras.applications.MobileNetV2((96, 96, 3), **options).save(folder / SHORT["WEIGHTS"])
     photos = [Image.open(file).resize((120, 90)) for file in sorted(images.iterdir())[:2]]
     photos[0].save(folder / "photo.jpg")
     (folder / "holiday").mkdir()

@@ -35,7 +35,7 @@ def create_model_of(example):
     """Return a network for an example that trains in no time."""
     model = create_small_model()
     if example == "example_2":
-        classes = keras.layers.Dense(3, activation="softmax", name="classes")(model.output)
+        classes = keras.layers.Dense(4, activation="softmax", name="classes")(model.output)
         return keras.Model(model.input, {"coords": model.output, "classes": classes})
     if example == "example_3":
         cells = keras.layers.Dense(144, activation="sigmoid")(model.output)
@@ -231,14 +231,9 @@ def test_a_command_that_fails_says_so_in_a_line(train_model, csvs, monkeypatch, 
         shutil.rmtree(train_model.RUNS)
         return message
 
-    def no_network(**options):
-        raise Exception("URL fetch failure on https://w.h5: None -- [Errno -2] no name")
-
     def interrupt(**options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backbone, no_network)
-    assert run(script).startswith("train_model.py: URL fetch failure on https://w.h5")
     monkeypatch.setattr(backbone, interrupt)
     assert run(script) == "train_model.py: interrupted"
     Image.new("RGB", (100, 900)).save(photo)  # another photo, in place of this one

@@ -24,8 +24,7 @@ SHORT = {  # constants for trainings of seconds
     "WINDOWS_PER_EPOCH": 24,
     "KEPT_SIZE": 192,
     "BATCH_SIZE": 8,
-    "CLASSES": 3,  # of example 2
-    "BOX_WEIGHT": 2.0,
+    "BOX_WEIGHT": 2.0,  # of example 2
     "CELLS": 12,  # of example 3
 }
 

@@ -9,17 +9,22 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIFFERENT = {  # what has the same name as in example 1 and another text, and why
     "example_2/train_model.py": {
+        "EPOCHS": "windows without an object show the objects less",
         "LEARNING_RATE": "two losses pull at one network",
-        "PhotoDataset": "classes too",
+        "read_csv": "all objects of a photo, and photos without one",
+        "PhotoDataset": "classes too, and windows without an object",
         "create_model": "two heads",
         "main": "two losses, two metrics",
     },
     "example_2/evaluate_performance.py": {
-        "look_once": "the model has two answers",
-        "look": "the model has two answers",
-        "find_objects": "classes too",
-        "draw_picture": "classes too",
-        "main": "classes too",
+        "LOOKS": "from several places",
+        "look_once": "several windows and two answers",
+        "look": "from several places",
+        "overlap": "of several boxes",
+        "find_objects": "several objects and classes",
+        "print_figures": "of the surest box",
+        "draw_picture": "several objects and classes",
+        "main": "several objects or none, and thresholds",
     },
     "example_3/train_model.py": {
         "PhotoDataset": "a grid instead of a box",
