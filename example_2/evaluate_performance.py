@@ -106,7 +106,7 @@ def to_pixels(box, photo):
 
 
 def find_objects(model, starts, classes, rows):
-    """Yield each row, its photo, if it can be read, and the photo's rows of predictions.csv."""
+    """Yield each row's photo, if it can be read, its rows of predictions.csv and the row."""
     for row in tqdm(rows, "looking", leave=False):
         try:
             photo = load_photo(row["path"], size=row.get("size"))
@@ -123,7 +123,7 @@ def find_objects(model, starts, classes, rows):
             found[-1]["probability"] = round(float(of_classes.max() / of_classes.sum()), 3)
         if len(row.get("boxes", ())):
             add_truth(found, overlap(boxes, row["boxes"]), row["class_names"])
-        yield row, photo, found
+        yield photo, found, row
 
 
 def add_truth(found, ious, names):
@@ -256,7 +256,7 @@ def main(names=()):
     pictures = folder / "predictions"
     rng = np.random.default_rng(0)
     rows, candidates, surest, empty = [], [], [], []
-    for row, photo, found in find_objects(model, starts, classes, photos):
+    for photo, found, row in find_objects(model, starts, classes, photos):
         if not rows:  # this photo could be read, so replace the evaluation before
             shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir()

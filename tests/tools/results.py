@@ -44,11 +44,16 @@ def evaluate(script):
     """Return the means over the validation photos of the newest run, by column of results.csv."""
     folder = script.find_run()
     model = keras.models.load_model(folder / "model.keras", compile=False)
-    files = folder.glob("classes.json")  # example 2's
-    classes = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    found = script.find_objects(model, *classes, script.read_csv(folder / "validation.csv"))
+    more = []
+    if (folder / "classes.json").exists():  # example 2's
+        classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        more = [script.list_starts(folder), classes]
+    found = script.find_objects(model, *more, script.read_csv(folder / "validation.csv"))
     rows = [each[1] for each in found]
-    rows = [row[0] if isinstance(row, list) else row for row in rows]  # example 3: of each object
+    rows = [row[0] if isinstance(row, list) else row for row in rows]  # of each object: the first
+    for row in rows:
+        if "true_class_name" in row:
+            row["is_right"] = row["class_name"] == row["true_class_name"]
     means = {"above_half": np.mean([row["iou"] > 0.5 for row in rows])}
     for column in set(HEADINGS.values()) & rows[0].keys():
         means[column] = np.mean([row[column] for row in rows])  # nan: agreement of a single look
