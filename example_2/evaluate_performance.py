@@ -203,14 +203,14 @@ def draw_picture(photo, found, true_boxes):
         draw.rectangle(to_pixels(box, photo), outline=GREEN, width=line_width)
     for row in found:
         label = f"{row['class_name']} {row['confidence']:.2f}"
-        if row.get("iou"):
-            label += f"\nis {row['true_class_name']}\nIoU {row['iou']:.2f}"
+        if row.get("true_class_name", row["class_name"]) != row["class_name"]:
+            label += f", is {row['true_class_name']}"
         if row["class_name"] == "nothing":
             label += f" < {THRESHOLD}"
         else:
             draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
-        place = (row["xmin"] or 0, row["ymin"] or 0)
-        draw.text(place, label, "white", font, stroke_width=2, stroke_fill="black")
+        place = row["xmin"] or 4, max(row["ymin"] or 0, 1.3 * font.size)  # above the box
+        draw.text(place, label, "white", font, "ld", stroke_width=2, stroke_fill="black")
 
 
 def draw_contact_sheet(files, sheet_file):
