@@ -367,8 +367,9 @@ def main():
     photos = ROOT / DATASET_FOLDER
     if DATASET_FOLDER == "images" and not photos.exists():
         get_dataset()
-    if not photos.is_dir():
-        sys.exit(f"{photos} is not a folder: set DATASET_FOLDER.")
+    for folder in (photos, ROOT / (EMPTY_FOLDER or DATASET_FOLDER)):
+        if not folder.is_dir():
+            sys.exit(f"{folder} is not a folder: set DATASET_FOLDER or EMPTY_FOLDER.")
     found = read_rows()
     training, validation = split_rows(sorted(found))
     if not training or not validation:

@@ -191,6 +191,8 @@ def test_photos_without_an_object_have_a_row_without_a_box(few_pets, generate_da
     for index in range(5):
         add_pet(few_pets, f"xml_{index}", boxes=[])
         draw_box().save(few_pets / f"empty/{index}.jpg")
+    generate_dataset.EMPTY_FOLDER = "emty"
+    assert "emty is not a folder" in message_of(generate_dataset.main)
     generate_dataset.EMPTY_FOLDER = "empty"
     found = make_rows(generate_dataset)
     assert "      10  photos with no object" in capsys.readouterr().out
