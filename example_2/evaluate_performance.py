@@ -97,7 +97,7 @@ def keep_surest(boxes, confidences):
 def overlap(boxes, others):
     """Return the IoU of each of the boxes (n, 4) with each of the others (m, 4): (n, m)."""
     ious = keras.utils.bounding_boxes.compute_iou(np.float32(boxes), np.float32(others), "xyxy")
-    return np.array(ious)
+    return np.array(keras.ops.convert_to_numpy(ious))
 
 
 def to_pixels(box, photo):
@@ -205,7 +205,7 @@ def draw_picture(photo, found, true_boxes):
         label = f"{row['class_name']} {row['confidence']:.2f}"
         if row.get("true_class_name", row["class_name"]) != row["class_name"]:
             label += f", is {row['true_class_name']}"
-        if row["class_name"] == "nothing":
+        if row["xmin"] is None:
             label += f" < {THRESHOLD}"
         else:
             draw.rectangle([row[name] for name in CORNERS], outline=RED, width=line_width)
