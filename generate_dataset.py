@@ -5,8 +5,8 @@
 Edit the constants, then run. The CSVs have a row for each object, a photo's largest first: path
 (from this folder), width and height, xmin, ymin, xmax and ymax of its box, class_name and class_id.
 A photo without an object has a row without a box. Sizes and boxes are in pixels of the photo,
-rotated as its EXIF orientation says; class_id counts the names in alphabetical order. CSVs of your
-own need the same header row and columns, in UTF-8 with commas; paths may be absolute.
+rotated as its EXIF orientation says; class_id numbers the sorted names from 0. CSVs of your own
+need the same header row and columns, in UTF-8 with commas; paths may be absolute.
 """
 
 import csv
@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent  # all paths below are relative to this folder, or absolute
 DATASET_FOLDER = "images"  # the photos; while there are no images the Pet Dataset is downloaded
-ANNOTATIONS_FOLDER = "annotations/xmls"  # their XMLs; None: they are in DATASET_FOLDER too
+ANNOTATIONS_FOLDER = "annotations/xmls"  # their XMLs; None: beside the photos, in DATASET_FOLDER
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
 SPLIT_RATIO = 0.8  # share of the photos that is trained on, the others validate
 SPLIT_FROM_FOLDERS = False  # True: folders train and valid, val or test are the split
-GROUP_FROM = None  # r"lot_(\d{8})": photos in whose paths it finds the same are not split
+GROUP_FROM = None  # r"lot_(\d{8})": photos with the same first group stay together
 SEED = 0  # another number, another split and other augmented photos
 CLASS_FROM = "filename"  # "filename": Bengal_12.jpg is a Bengal; "object": the XML's <name>
 CLASSES_KEPT = None  # or ["cat", "dog"]: objects of another <name> do not count

@@ -3,10 +3,11 @@
     python example_2/evaluate_performance.py            # after train_model.py
     python example_2/evaluate_performance.py holiday    # photos, or folders of photos
 
-Looks closer as example 1 does. Where photos show several objects, it begins at several places. The
-confidence is the mean probability of the looks that there is an object. Prints how well boxes and
-classes agree with the true ones, and what each threshold of the confidence keeps. Writes and draws
-as example 1 does, with a row for each object. confusion.png: which class is mistaken for which.
+Looks closer as example 1 does; if many training photos show several objects, it starts from several
+places. The confidence of a box is the probability that there is an object, the mean of its looks.
+Prints how well boxes and classes agree with the true ones, and what each threshold of the
+confidence keeps. Writes and draws as example 1 does, with a row for each object; wrong classes come
+first. confusion.png: which class is mistaken for which.
 """
 
 import csv
@@ -34,7 +35,7 @@ from train_model import (
 
 RUN = None  # the newest training; or the name of a folder in runs
 LOOKS = 3  # the first at each of the starts, each later one around the box before
-STARTS = None  # {}: at the whole photo; {0.6: 3}: also at 3 x 3 windows of 0.6 of its sides
+STARTS = None  # {}: the whole photo; {0.6: 3}: also 3 x 3 windows of 0.6 of its sides; None: either
 THRESHOLD = 0.9  # boxes with less confidence are left out: see what is printed
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -48,7 +49,7 @@ AROUND_BOX = np.array([-0.25, -0.25, 1.25, 1.25])  # a window with 1.5 times the
 def list_starts(folder):
     """Return the windows (n, 4) of the first looks: the whole photo, and those of STARTS."""
     sides = STARTS
-    if sides is None:  # several places only if more than a tenth of the photos show several objects
+    if sides is None:  # do more than a tenth of the training photos show several objects?
         counts = np.array([len(row["boxes"]) for row in read_csv(folder / "train.csv")])
         sides = {0.6: 3} if np.mean(counts > 1) > 0.1 else {}
     windows = [WHOLE_PHOTO]
@@ -73,7 +74,7 @@ def look(model, photo, starts):
         found, probabilities = look_once(model, photo, windows)
         has_area = (found[:, 2:] > found[:, :2]).all(axis=1, keepdims=True)
         boxes = np.where(has_area, found, boxes)  # otherwise keep the last box
-        windows = window_to_photo(AROUND_BOX, boxes)
+        windows = window_to_photo(AROUND_BOX, boxes)  # AROUND_BOX is in shares of a box's sides
         looks.append(probabilities)
     probabilities = np.mean(looks, axis=0)
     confidences = 1 - probabilities[:, -1]
@@ -132,10 +133,10 @@ def add_truth(found, ious, names):
     ious: (predictions, true objects); names: the true classes. As COCO counts, each true object is
     found once, with an IoU above 0.5: it is no longer there for later predictions.
     """
-    for prediction, row in zip(found, ious):
-        best = row.argmax()
+    for prediction, of_box in zip(found, ious):
+        best = of_box.argmax()
         prediction["true_class_name"] = names[best]
-        prediction["iou"] = round(float(row[best]), 3)
+        prediction["iou"] = round(float(of_box[best]), 3)
         if prediction["iou"] > 0.5:
             ious[:, best] = 0
 
@@ -144,7 +145,7 @@ def add_truth(found, ious, names):
 
 
 def print_figures(name, rows):
-    """Print the IoU statistics of the surest box of each photo of a CSV."""
+    """Print the IoU statistics of the surest box of each photo with an object."""
     ious = np.array([row["iou"] for row in rows])
     print(f"{name}: {len(rows)} photos, IoU {ious.mean():.3f} (of the surest box),")
     print(f"  median {np.median(ious):.3f}, above 0.5 in {np.mean(ious > 0.5):.1%} of the photos")
@@ -153,19 +154,20 @@ def print_figures(name, rows):
         print("warning: the boxes are all the same: the training failed. Halve LEARNING_RATE.")
 
 
-def print_thresholds(rows, true_count, empty):
+def print_thresholds(rows, true_count, empty_confidences):
     """Print what each threshold of the confidence keeps, and the average precision as COCO's.
 
-    rows: predictions for photos with true_count objects; empty: confidences where there is none.
+    rows: predictions for photos with true_count objects, whose classes do not count here;
+    empty_confidences: those of the surest boxes in windows without an object.
     """
     rows = sorted(rows, key=lambda row: -row["confidence"])
     right = np.cumsum([0] + [row.get("iou", 0) > 0.5 for row in rows])  # of the first n rows
-    print("confidence   objects found   boxes correct    F1   boxes where there is no object")
+    print("confidence   objects found   boxes correct    F1   empty windows with a box")
     for threshold in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99):
         count = sum(row["confidence"] >= threshold for row in rows)
         recall, precision = right[count] / true_count, right[count] / max(count, 1)
         f1 = 2 * right[count] / (count + true_count)
-        passed = np.mean(np.array(empty) >= threshold)
+        passed = np.mean(np.array(empty_confidences) >= threshold)
         print(f"   >= {threshold:.2f} {recall:15.1%} {precision:15.1%} {f1:5.2f} {passed:16.1%}")
     # The mean over 101 recalls of the highest precision at this recall or above.
     precision = right[1:] / np.arange(1, len(right))
@@ -255,17 +257,17 @@ def main(names=()):
     photos = list_photos(names) if names else read_csv(folder / "validation.csv")
     pictures = folder / "predictions"
     rng = np.random.default_rng(0)
-    rows, candidates, surest, empty = [], [], [], []
+    rows, all_boxes, surest, empty_confidences = [], [], [], []
     for photo, found, row in find_objects(model, starts, classes, photos):
         if not rows:  # this photo could be read, so replace the evaluation before
             shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir()
         if not names:
             window = to_pixels(draw_empty_window(row["boxes"], rng), photo)
-            empty.append(look(model, photo.crop(window), starts)[1][0])
+            empty_confidences.append(look(model, photo.crop(window), starts)[1][0])
         picture = f"{found[0]['confidence']:.2f}_{len(surest):05d}_{row['path'].stem}.jpg"
         found = [prediction | {"picture": picture} for prediction in found]
-        candidates += found
+        all_boxes += found
         surest.append(found[0])
         shown = [prediction for prediction in found if prediction["confidence"] >= THRESHOLD]
         if not shown:
@@ -279,7 +281,7 @@ def main(names=()):
         sys.exit("None of the photos can be read.")
     rows.sort(key=lambda row: row["confidence"])  # the doubtful ones first
     with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, max(candidates, key=len), lineterminator="\n")
+        writer = csv.DictWriter(file, max(all_boxes, key=len), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     if names:
@@ -289,7 +291,8 @@ def main(names=()):
     else:
         surest = [row for row in surest if "iou" in row]  # there is an object
         print_figures("validation.csv", surest)
-        print_thresholds(candidates, sum(len(row["boxes"]) for row in photos), empty)
+        true_count = sum(len(row["boxes"]) for row in photos)
+        print_thresholds(all_boxes, true_count, empty_confidences)
         print_classes(surest, classes, folder / "confusion.png")
         surest.sort(key=lambda row: (row["class_name"] == row["true_class_name"], row["iou"]))
     draw_contact_sheet([pictures / row["picture"] for row in surest], folder / "predictions.png")

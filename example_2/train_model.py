@@ -155,10 +155,10 @@ def draw_empty_window(boxes, rng):
 
 
 def find_target(row, window):
-    """Return the box (4,) and the class of the largest object in a window; or zeros and None."""
+    """Return box (4,) and class of the largest object wholly in a window; or zeros and None."""
     boxes = photo_to_window(row["boxes"], window)
     for box, name in zip(boxes, row["class_names"]):  # the largest first
-        if (np.abs(box - 0.5) < 0.5 + 1e-6).all():
+        if (np.abs(box - 0.5) < 0.5 + 1e-6).all():  # all corners are from 0 to 1
             return box, name
     return np.zeros(4), None
 
@@ -173,7 +173,7 @@ class PhotoDataset(keras.utils.PyDataset):
 
     def __init__(self, rows, classes, training=False):
         super().__init__(workers=2)
-        self.rows, self.classes = rows, [*classes, None]
+        self.rows, self.classes = rows, [*classes, None]  # None: nothing
         self.training, self.epoch = training, 0
         progress = tqdm(rows, "reading photos", leave=False)
         self.photos = [load_photo(row["path"], KEPT_SIZE, row["size"]) for row in progress]
@@ -189,7 +189,7 @@ class PhotoDataset(keras.utils.PyDataset):
         if rng.uniform() < NOTHING:
             i = rng.integers(len(self.rows))
             return i, draw_empty_window(self.rows[i]["boxes"], rng)
-        name = rng.choice(self.classes[:-1])  # rare classes as often as others
+        name = rng.choice(self.classes[:-1])  # rare classes are drawn as often as others
         i = rng.choice([i for i, row in enumerate(self.rows) if name in row["class_names"]])
         is_named = np.array(self.rows[i]["class_names"]) == name
         return i, draw_window(rng.choice(self.rows[i]["boxes"][is_named]), rng)
@@ -199,9 +199,9 @@ class PhotoDataset(keras.utils.PyDataset):
         if self.training:
             chosen = [self.draw_example(rng) for _ in range(BATCH_SIZE)]
         else:  # the next photos; the last batch may be smaller
-            numbers = range(len(self.rows))[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-            chosen = [(i, WHOLE_PHOTO) for i in numbers]
-        windows, boxes, classes = [], [], []
+            chosen = [(i, WHOLE_PHOTO) for i in range(len(self.rows))]
+            chosen = chosen[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        windows, boxes, numbers = [], [], []
         for i, window in chosen:
             picture = cut_window(self.photos[i], window, IMAGE_SIZE)
             box, name = find_target(self.rows[i], window)
@@ -209,9 +209,9 @@ class PhotoDataset(keras.utils.PyDataset):
                 picture, box = augment(picture, box, rng)
             windows.append(picture)
             boxes.append(box)
-            classes.append(self.classes.index(name))
+            numbers.append(self.classes.index(name))
         boxes = np.stack(boxes).astype("float32")
-        classes = np.eye(len(self.classes), dtype="float32")[classes]
+        classes = np.eye(len(self.classes), dtype="float32")[numbers]  # one-hot
         weights = {"coords": 1 - classes[:, -1], "classes": np.ones(len(classes))}
         return np.stack(windows), {"coords": boxes, "classes": classes}, weights
 

@@ -17,7 +17,7 @@ DESIGN = {  # lines at most (something leaves rather), and the constants: these 
     "example_2/train_model.py": (390, f"{TRAINING} NOTHING BOX_WEIGHT CLASS_WEIGHT"),
     "example_3/train_model.py": (330, f"{TRAINING} CELLS"),
     "example_1/evaluate_performance.py": (205, EVALUATION),
-    "example_2/evaluate_performance.py": (305, f"{EVALUATION} STARTS THRESHOLD"),
+    "example_2/evaluate_performance.py": (310, f"{EVALUATION} STARTS THRESHOLD"),
     "example_3/evaluate_performance.py": (250, f"{EVALUATION} THRESHOLD MIN_CELLS"),
     "generate_dataset.py": (410, None),
 }
