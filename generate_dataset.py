@@ -6,7 +6,7 @@ Edit the constants, then run. The CSVs have a row for each object, a photo's lar
 (from this folder), width and height, xmin, ymin, xmax and ymax of its box, class_name and class_id.
 A photo without an object has a row without a box. Sizes and boxes are in pixels of the photo,
 rotated as its EXIF orientation says; class_id numbers the sorted names from 0. CSVs of your own
-need the same header row and columns, in UTF-8 with commas; paths may be absolute.
+need the same header row, columns and order, in UTF-8 with commas; paths may be absolute.
 """
 
 import csv
@@ -36,7 +36,7 @@ GROUP_FROM = None  # r"lot_(\d{8})": photos with the same first group stay toget
 SEED = 0  # another number, another split and other augmented photos
 CLASS_FROM = "filename"  # "filename": Bengal_12.jpg is a Bengal; "object": the XML's <name>
 CLASSES_KEPT = None  # or ["cat", "dog"]: objects of another <name> do not count
-EMPTY_FOLDER = None  # photos without an object, which need no XML: example 2 learns from them
+EMPTY_FOLDER = None  # no photo in it shows an object; they need no XML: example 2 learns from them
 
 AUGMENTATION = False  # True adds changed copies of the training photos to TRAIN_CSV
 AUGMENTATION_PER_IMAGE = 25  # tries for each photo; a try that cuts the box is dropped
@@ -232,8 +232,9 @@ def read_rows():
     xmls = list_files(ROOT / ANNOTATIONS_FOLDER) if ANNOTATIONS_FOLDER else files
     xmls = [file for file in xmls if file.lower().endswith(".xml")]
     photos, annotations, errors, found, counts = defaultdict(list), {}, {}, {}, Counter()
+    empty = {*list_files(ROOT / EMPTY_FOLDER)} if EMPTY_FOLDER else set()
     for file in files:
-        if file.lower().endswith(ENDINGS):
+        if file.lower().endswith(ENDINGS) and file not in empty:
             photos[strip_name(file)].append(file)
     for xml in xmls:
         try:
@@ -242,8 +243,7 @@ def read_rows():
             errors[xml] = error
     matches, missing = find_photos(annotations, photos)
     errors.update(missing)
-    empty = list_files(ROOT / EMPTY_FOLDER) if EMPTY_FOLDER else []
-    for file in set(empty) - set(matches.values()):
+    for file in empty:
         if file.lower().endswith(ENDINGS):
             matches[file], annotations[file] = file, ElementTree.Element("annotation")
     for xml, photo in tqdm(matches.items(), "checking", leave=False):

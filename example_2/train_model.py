@@ -167,8 +167,7 @@ class PhotoDataset(keras.utils.PyDataset):
     """Batches of windows as in example 1, of boxes (batch, 4), classes and weights of the boxes.
 
     Of classes (batch, len(classes) + 1) the last is "nothing"; its box is zeros with the weight 0.
-    In training the windows are random, but the same for the same SEED and `epoch`, in whatever
-    order Keras's threads ask for them. In validation they are the whole photos, each once.
+    As there the windows are random in training, and in validation the whole photos, each once.
     """
 
     def __init__(self, rows, classes, training=False):
@@ -321,6 +320,8 @@ def main():
     print(f"Writing into {folder.relative_to(ROOT)}. To continue it: RESUME = {folder.name!r}")
     rows, validation_rows = read_csv(folder / "train.csv"), read_csv(folder / "validation.csv")
     classes = sorted({name for row in rows for name in row["class_names"]})
+    unknown = {name for row in validation_rows for name in row["class_names"]} - {*classes}
+    assert not unknown, f"{VALIDATION_CSV} has classes that are not in {TRAIN_CSV}: {unknown}"
     (folder / "classes.json").write_text(json.dumps(classes))
     training = PhotoDataset(rows, classes, training=True)
     validation = PhotoDataset(validation_rows, classes)

@@ -108,6 +108,13 @@ def test_a_batch_has_all_classes_alike_and_a_share_of_nothing(csvs, train_model,
         assert box.min() > -1e-5 and box.max() < 1 + 1e-5
 
 
+def test_a_class_that_cannot_be_learned_ends_the_training_at_once(csvs, train_model):
+    text = (csvs / "train.csv").read_text()
+    (csvs / "train.csv").write_text(text.replace("Amber_Cat,", "a cat,"))
+    with pytest.raises(AssertionError, match="'Amber_Cat'"):
+        train_model.main()
+
+
 def test_the_target_is_the_largest_object_that_is_wholly_in_the_window(train_model):
     boxes = np.array([[0.1, 0.1, 0.6, 0.6], [0.5, 0.5, 0.8, 0.9], [0.6, 0.6, 0.7, 0.7]])
     row = {"boxes": boxes, "class_names": ["dog", "cat", "fox"]}

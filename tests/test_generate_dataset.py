@@ -187,17 +187,18 @@ def test_each_object_is_a_row_the_largest_first_and_a_bad_one_left_out(
 def test_photos_without_an_object_have_a_row_without_a_box(few_pets, generate_dataset, capsys):
     """From an XML without objects, and from a folder of photos; the pets stay as they are."""
     rows = make_rows(generate_dataset)
-    (few_pets / "empty").mkdir()
+    empty = few_pets / "images/empty"  # with names of labelled photos
+    empty.mkdir()
     for index in range(5):
         add_pet(few_pets, f"xml_{index}", boxes=[])
-        draw_box().save(few_pets / f"empty/{index}.jpg")
+        draw_box().save(empty / f"{'xml_' if index else 'Amber_Cat_'}{index + 1}.jpg")
     generate_dataset.EMPTY_FOLDER = "emty"
     assert "emty is not a folder" in message_of(generate_dataset.main)
-    generate_dataset.EMPTY_FOLDER = "empty"
+    generate_dataset.EMPTY_FOLDER = "images/empty"
     found = make_rows(generate_dataset)
     assert "      10  photos with no object" in capsys.readouterr().out
     empty = {path: list(found.pop(path).values())[1:] for path in {*found} - {*rows}}
-    assert {*empty} >= {"images/xml_0.jpg", "empty/0.jpg"} and len(empty) == 10
+    assert {*empty} >= {"images/xml_0.jpg", "images/empty/Amber_Cat_1.jpg"} and len(empty) == 10
     assert all(row == ["100", "80", "", "", "", "", "", ""] for row in empty.values())
     assert {path: row["class_id"] for path, row in found.items()} == {
         path: row["class_id"] for path, row in rows.items()
