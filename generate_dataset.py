@@ -30,7 +30,7 @@ DATASET_FOLDER = "images"  # the photos; while there are no images the Pet Datas
 ANNOTATIONS_FOLDER = "annotations/xmls"  # their XMLs; None: beside the photos, in DATASET_FOLDER
 TRAIN_CSV = "train.csv"
 VALIDATION_CSV = "validation.csv"
-SPLIT_RATIO = 0.8  # share of the photos that is trained on, the others validate
+SPLIT_RATIO = 0.8  # share of the photos, with all their objects, to train on; the others validate
 SPLIT_FROM_FOLDERS = False  # True: folders train and valid, val or test are the split
 GROUP_FROM = None  # r"lot_(\d{8})": photos with the same first group stay together
 SEED = 0  # another number, another split and other augmented photos
@@ -371,17 +371,15 @@ def main():
         if not folder.is_dir():
             sys.exit(f"{folder} is not a folder: set DATASET_FOLDER or EMPTY_FOLDER.")
     found = read_rows()
-    training, validation = split_rows(sorted(found))
-    if not training or not validation:
-        sys.exit(f"Too few usable photos to split in {DATASET_FOLDER}: the lines above say why.")
-    warn_of_copies(training, validation, found)
-    training, validation = (
-        [row for first in side for row in found[first][0]] for side in (training, validation)
-    )
+    sides = split_rows(sorted(found))
+    training, validation = ([row for first in side for row in found[first][0]] for side in sides)
     first, second = (Counter(row.class_name for row in side) for side in (training, validation))
     for name in sorted((first.keys() ^ second.keys()) - {""}):
         print(f"warning: class {name} is only in training or only in validation.", file=sys.stderr)
     validation = [row for row in validation if row.class_name in {*first, ""}]
+    if not any(row.class_name for row in validation):
+        sys.exit(f"Too few usable photos to split in {DATASET_FOLDER}: the lines above say why.")
+    warn_of_copies(*sides, found)
     class_ids = {name: i for i, name in enumerate(sorted(first.keys() - {""}))}
 
     copies = augment_photos(training) if AUGMENTATION else []

@@ -35,7 +35,7 @@ from train_model import (
 
 RUN = None  # the newest training; or the name of a folder in runs
 LOOKS = 3  # the first at each of the starts, each later one around the box before
-STARTS = None  # {}: the whole photo; {0.6: 3}: also 3 x 3 windows of 0.6 of its sides; None: either
+STARTS = None  # {}: the whole photo; {0.6: 3}: 3 x 3 windows of 0.6 of it, too; None: one of these
 THRESHOLD = 0.9  # boxes with less confidence are left out: see what is printed
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -257,12 +257,13 @@ def main(names=()):
     photos = list_photos(names) if names else read_csv(folder / "validation.csv")
     pictures = folder / "predictions"
     rng = np.random.default_rng(0)
-    rows, all_boxes, surest, empty_confidences = [], [], [], []
+    rows, all_boxes, surest, empty_confidences, true_count = [], [], [], [], 0
     for photo, found, row in find_objects(model, starts, classes, photos):
         if not rows:  # this photo could be read, so replace the evaluation before
             shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir()
         if not names:
+            true_count += len(row["boxes"])
             window = to_pixels(draw_empty_window(row["boxes"], rng), photo)
             empty_confidences.append(look(model, photo.crop(window), starts)[1][0])
         picture = f"{found[0]['confidence']:.2f}_{len(surest):05d}_{row['path'].stem}.jpg"
@@ -291,7 +292,6 @@ def main(names=()):
     else:
         surest = [row for row in surest if "iou" in row]  # there is an object
         print_figures("validation.csv", surest)
-        true_count = sum(len(row["boxes"]) for row in photos)
         print_thresholds(all_boxes, true_count, empty_confidences)
         print_classes(surest, classes, folder / "confusion.png")
         surest.sort(key=lambda row: (row["class_name"] == row["true_class_name"], row["iou"]))

@@ -290,6 +290,8 @@ def test_a_class_that_is_only_validated_is_left_out_and_told(few_pets, generate_
         add_pet(few_pets, place)
     assert len(make_rows(generate_dataset)) == 2
     assert "warning: class fox is only in training or only in val" in capsys.readouterr().err
+    (few_pets / "images/valid/Amber_Cat_9.jpg").unlink()  # nothing that can be validated is left
+    assert "Too few usable photos" in message_of(generate_dataset.main)
 
 
 def test_films_are_told_of_and_kept_together(project, generate_dataset, capsys):
@@ -460,7 +462,6 @@ def test_missing_or_other_archive_touches_nothing(project, generate_dataset, arc
 @pytest.mark.parametrize("annotations", [None, "typo", "annotations/xmls"])
 def test_no_folder_is_no_download(project, generate_dataset, annotations):
     generate_dataset.DATASET_FOLDER, generate_dataset.ANNOTATIONS_FOLDER = "typo", annotations
-    generate_dataset.DOWNLOAD = annotations != "annotations/xmls"
     assert "typo is not a folder: set DATASET_FOLDER" in message_of(generate_dataset.main)
     assert not (project / "typo").exists()
 
